@@ -1,0 +1,36 @@
+#pragma once
+/*
+ * os - what differs between operating systems. os_linux.c is the only implementation; nothing
+ * else in core/ may use #ifdef for a system.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct err;
+
+// A memory file of exactly `size` bytes, sealed against resizing, close-on-exec. fd or SV_E_*.
+int os_memfd(const char *name, size_t size, struct err *err);
+// Maps a whole memfd read-write and shared after checking that its size is `size` and sealed.
+int os_memfd_map(int fd, size_t size, void **ret, struct err *err);
+
+int os_socketpair(int fds[2], struct err *err); // SOCK_STREAM, non-blocking, close-on-exec
+int os_pipe(int fds[2], struct err *err);       // non-blocking reading end, close-on-exec both
+int os_pidfd_open(pid_t pid, struct err *err);  // close-on-exec; readable when the process ended
+
+// One descriptor of a child: `fd` here becomes `as` there. Everything else is closed there.
+struct os_fdmap {
+    int fd, as;
+};
+// posix_spawn of `path` with argv and envp (NULL: ours); the child leads its own process group,
+// has default signal handlers and an empty mask. Returns the pid.
+int os_spawn(const char *path, char *const argv[], char *const envp[], const struct os_fdmap *fds,
+             size_t n_fds, pid_t *ret_pid, struct err *err);
+
+int os_self_path(char *out, size_t cap, struct err *err); // this executable
+uint64_t os_random(void);                                 // from the kernel
+uint32_t os_thread_id(void);
+void os_thread_name(const char *name); // at most 15 bytes are kept
+int os_nofile_raise(void);             // soft limit of open files up to the hard one; the limit
+int os_die_with_parent(int sig);       // not for children of the supervisor (orphans serve on)
+int os_mkdirs(const char *path, unsigned mode, struct err *err); // like mkdir -p

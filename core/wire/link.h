@@ -1,0 +1,59 @@
+#pragma once
+/*
+ * link - one end of a socketpair that carries frames, on a libuv loop.
+ *
+ * Read    always; every frame that is there is handed out before the loop sleeps. In one turn at
+ *         most LINK_TURN_BYTES, so that other handles get their share.
+ * Write   into link->out by wire_put_*, then link_kick: what one turn produced leaves in one
+ *         sendmsg. What the socket does not take waits; windows bound it. More than LINK_OUT_MAX
+ *         waiting means a peer that does not read: the link breaks.
+ * Fds     link_put_fds before the frame they belong to is put; they are sent with that frame's
+ *         first byte and closed here after the send.
+ * HELLO   is the link's own: sent on open, checked on arrival before any other frame.
+ * End     on_closed is called exactly once, for EOF (err NULL) or a fault; after it no frame comes.
+ *         Every whole frame that arrived before EOF is handed out first. Then link_close.
+ * Thread  the loop's.
+ */
+#include "base/turn.h"
+#include "wire/wire.h"
+
+enum { LINK_TURN_BYTES = 1 << 20, LINK_OUT_MAX = 64 << 20 };
+
+struct link;
+struct link_ops {
+    void (*on_frame)(struct link *, struct wire_frame *); // may close the link
+    void (*on_closed)(struct link *, const struct err *err);
+    void (*on_turn)(struct link *); // optional: after the last frame of one read burst
+};
+
+struct link {
+    uv_poll_t poll;
+    int fd; // owned; -1 after the end
+    struct turn *turn;
+    struct turn_item item;
+    const struct link_ops *ops;
+    void *ctx; // its holder
+    struct buf in, out;
+    int in_fds[16], n_in_fds;
+    struct {
+        size_t at; // position in the stream of the frame they travel with
+        int fds[WIRE_FDS_MAX], n;
+    } out_fds[16];
+    int n_out_fds;
+    uint64_t out_sent; // bytes sent since open: stream position of out's head
+    int events;        // what poll watches
+    bool greeted, closing, ended;
+    struct wire_head hello_head;
+    uint32_t peer_role;
+    uint64_t peer_pid;
+    char peer_name[128];
+    void (*on_free)(struct link *); // link_close's
+};
+
+// Takes own_fd. `name` is this process's, for HELLO.
+int link_open(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, enum wire_role role,
+              const char *name, const struct link_ops *ops, void *ctx, struct err *err);
+void link_kick(struct link *l); // there is something in link->out
+void link_put_fds(struct link *l, const int *own_fds, int n); // belongs to the next frame put
+void link_flush(struct link *l);                              // now, without waiting for the turn
+void link_close(struct link *l, void (*on_free)(struct link *)); // memory is yours again in on_free
