@@ -1,3 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-# llhttp 9.x: the system's where it has it, else the pinned source package fetched at set-up.
+# Target llhttp, 9.2 or newer: the system's where it has it, else the pinned source package, fetched once
+# into .cache/ (all build folders share it, so later configures need no network).
+set(LLHTTP_PINNED 9.4.3)
+
 find_path(LLHTTP_INCLUDE llhttp.h)
+find_library(LLHTTP_LIBRARY llhttp)
+mark_as_advanced(LLHTTP_INCLUDE LLHTTP_LIBRARY)
+set(LLHTTP_SYSTEM_VERSION 0)
+if(LLHTTP_INCLUDE AND LLHTTP_LIBRARY)
+  file(STRINGS ${LLHTTP_INCLUDE}/llhttp.h lines REGEX "#define LLHTTP_VERSION_(MAJOR|MINOR|PATCH) ")
+  string(REGEX MATCHALL "[0-9]+" numbers "${lines}")
+  string(REPLACE ";" "." LLHTTP_SYSTEM_VERSION "${numbers}")
+endif()
+
+if(LLHTTP_SYSTEM_VERSION VERSION_GREATER_EQUAL 9.2)
+  message(STATUS "llhttp ${LLHTTP_SYSTEM_VERSION} from the system (${LLHTTP_LIBRARY})")
+  add_library(llhttp INTERFACE)
+  target_include_directories(llhttp SYSTEM INTERFACE ${LLHTTP_INCLUDE})
+  target_link_libraries(llhttp INTERFACE ${LLHTTP_LIBRARY})
+else()
+  set(folder ${CMAKE_SOURCE_DIR}/.cache/llhttp-${LLHTTP_PINNED})
+  if(NOT EXISTS ${folder}/include/llhttp.h)
+    message(STATUS "llhttp: fetching the pinned source package")
+    execute_process(COMMAND ${CMAKE_SOURCE_DIR}/cmake/fetch_llhttp.sh ${folder}
+      RESULT_VARIABLE failed)
+    if(failed)
+      message(FATAL_ERROR "llhttp ${LLHTTP_PINNED} could not be fetched (see above)")
+    endif()
+  endif()
+  message(STATUS "llhttp ${LLHTTP_PINNED} from ${folder}")
+  add_library(llhttp STATIC ${folder}/src/llhttp.c ${folder}/src/api.c ${folder}/src/http.c)
+  target_include_directories(llhttp SYSTEM PUBLIC ${folder}/include)
+  target_compile_options(llhttp PRIVATE -w)
+endif()
