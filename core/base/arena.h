@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * arena - memory that lives exactly as long as its owner (a request, a parsed file).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * buf - a growing run of bytes with a read position: out-buffers, texts, frames.

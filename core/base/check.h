@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * check - what we do about our own bugs: stop, saying where. Compiled in always.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * clock - time. Deadlines are CLOCK_MONOTONIC nanoseconds and valid in every process of one

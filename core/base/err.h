@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * err - the one shape of a failure: a negative code and a whole sentence.

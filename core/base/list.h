@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * list - an intrusive doubly linked ring. The head is a node of its own.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * map - a hash table from 64-bit keys to pointers (request ids, child ids). Open addressing.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * mem - allocation that cannot fail, for small control-plane objects of bounded size.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * os - what differs between operating systems. os_linux.c is the only implementation; nothing
@@ -18,7 +19,8 @@ int os_socketpair(int fds[2], struct err *err); // SOCK_STREAM, non-blocking, cl
 int os_pipe(int fds[2], struct err *err);       // non-blocking reading end, close-on-exec both
 int os_pidfd_open(pid_t pid, struct err *err);  // close-on-exec; readable when the process ended
 
-// One descriptor of a child: `fd` here becomes `as` there. Everything else is closed there.
+// One descriptor of a child: `fd` here becomes `as` there. Everything else is closed
+// there; of 0, 1 and 2 what is not mapped is /dev/null.
 struct os_fdmap {
     int fd, as;
 };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * sha256 - the name of a plugin copy (OpenSSL's EVP underneath).

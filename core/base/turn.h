@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * turn - "everything that one turn of the loop produces leaves in one write".

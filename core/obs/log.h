@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * log - lines for people or machines, one write(2) a line (or a turn's lines), to the log fd.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * link - one end of a socketpair that carries frames, on a libuv loop.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * page - the shared page: what a process's neighbours may know of it, also after its death.
