@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * snapshot - the routes as control sees them: JSON text to structs, strict.
+ *
+ * Strict  a missing key, a wrong type or a number out of range refuses the whole text: an ingress
+ *         then keeps the last one that it understood. Two applications with the same route prefix or
+ *         name are refused too. Unknown keys are skipped: a newer control may say more.
+ * Bounds  SNAPSHOT_MAX bytes of text, SNAPSHOT_APPS applications.
+ * Owner   everything hangs on snapshot.arena.
+ */
+#include "base/arena.h"
+#include "base/buf.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+
+enum { SNAPSHOT_MAX = 4 << 20, SNAPSHOT_APPS = 1000, SNAPSHOT_WORKERS = 1024, SNAPSHOT_MODELS = 1000 };
+
+struct snapshot_app {
+    const char *name;
+    const char *route_prefix; // NULL: not exposed; else "/" or "/a/b" without a slash at the end
+    const char *deployment;
+    const char **workers; // spec names
+    uint32_t n_workers;
+    bool stream_in, retry_safe;
+    uint32_t max_queued_requests;
+    uint64_t max_queued_bytes;
+    uint32_t max_ongoing_requests;
+    uint64_t max_body_bytes, max_response_buffer_bytes;
+    double graceful_shutdown_timeout_s;
+    const char *status, *message;
+    const char **models;
+    uint32_t n_models;
+};
+
+struct snapshot {
+    struct arena arena;
+    uint64_t version;
+    struct snapshot_app *apps;
+    uint32_t n_apps;
+};
+
+int snapshot_parse(struct bytes text, struct snapshot *ret, struct err *err);
+void snapshot_finish(struct snapshot *s);
