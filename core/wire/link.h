@@ -9,18 +9,22 @@
  *         sendmsg. What the socket does not take waits; windows bound it. More than LINK_OUT_MAX
  *         waiting means a peer that does not read: the link breaks.
  * Fds     link_put_fds before the frame they belong to is put; they are sent with that frame's
- *         first byte and closed here after the send.
+ *         first byte and closed here after the send. More than wire_kind_fds of that kind, or
+ *         fewer than the frame says, is a broken peer.
+ * Skipped frames of an unknown kind; on_frame never sees them.
  * HELLO   is the link's own: sent on open, checked on arrival before any other frame.
  * End     on_closed is called exactly once, for EOF (err NULL) or a fault; after it no frame comes.
  *         Every whole frame that arrived before EOF is handed out first. Then link_close.
+ *         link_close sends what the socket takes at once and forgets the rest.
  * Thread  the loop's.
  */
 #include "base/turn.h"
 #include "wire/wire.h"
 
-enum { LINK_TURN_BYTES = 1 << 20, LINK_OUT_MAX = 64 << 20 };
+enum { LINK_TURN_BYTES = 1 << 20, LINK_OUT_MAX = 64 << 20 }; // bytes
 
 struct link;
+struct link_fds;
 struct link_ops {
     void (*on_frame)(struct link *, struct wire_frame *); // may close the link
     void (*on_closed)(struct link *, const struct err *err);
@@ -29,22 +33,20 @@ struct link_ops {
 
 struct link {
     uv_poll_t poll;
-    int fd; // owned; -1 after the end
+    int fd; // owned until link_close
     struct turn *turn;
     struct turn_item item;
     const struct link_ops *ops;
     void *ctx; // its holder
     struct buf in, out;
     int in_fds[16], n_in_fds;
-    struct {
-        size_t at; // position in the stream of the frame they travel with
-        int fds[WIRE_FDS_MAX], n;
-    } out_fds[16];
-    int n_out_fds;
+    struct link_fds *out_fds; // owned; those that were not sent yet, in order
+    size_t n_out_fds, cap_out_fds;
     uint64_t out_sent; // bytes sent since open: stream position of out's head
     int events;        // what poll watches
     bool greeted, closing, ended;
-    struct wire_head hello_head;
+    bool deaf;     // the peer takes nothing any more; what it said is still to be read
+    bool overfull; // LINK_OUT_MAX was passed
     uint32_t peer_role;
     uint64_t peer_pid;
     char peer_name[128];

@@ -46,7 +46,7 @@ extern const char *const page_doing_names[PD_COUNT];
 struct page_request {
     _Atomic uint64_t id; // written before state
     _Atomic uint32_t state;
-    uint32_t unused;
+    _Atomic uint32_t next; // free list: slot after this one plus 1, or 0
 };
 
 struct page_thread {
@@ -63,7 +63,7 @@ struct page_metric {
     char help[128];
     uint32_t kind, n_bounds;
     double bounds[PAGE_BUCKETS]; // ascending upper bounds of a histogram
-    _Atomic uint64_t buckets[PAGE_BUCKETS + 1]; // not cumulative; the last is +Inf
+    _Atomic uint64_t buckets[PAGE_BUCKETS + 1]; // not cumulative; +Inf is [PAGE_BUCKETS]
     _Atomic uint64_t value; // a double's bits: counter, gauge, histogram's sum
 };
 
@@ -79,7 +79,7 @@ struct page_last_words {
 struct page {
     uint32_t magic, version;
     uint32_t role;           // enum wire_role
-    _Atomic uint32_t state;  // enum wire_state
+    _Atomic uint32_t state;  // enum wire_status
     uint64_t child_id, started_ns;
     _Atomic uint64_t pid;
     char name[128];          // app/deployment/index, ingress/0
@@ -88,6 +88,7 @@ struct page {
     _Atomic uint32_t in_flight;
     _Atomic uint32_t folded; // its counters are in the fold page
     _Atomic uint32_t n_threads, n_requests; // of the arrays below, in use
+    _Atomic uint64_t free_requests; // count of changes << 32 | first free slot plus 1
     struct page_thread threads[PAGE_THREADS];
     struct page_request requests[PAGE_REQUESTS];
     _Atomic uint32_t log_next; // lines ever written

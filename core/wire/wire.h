@@ -30,8 +30,8 @@ enum {
 
 enum wire_role { ROLE_SUPERVISOR = 0, ROLE_CONTROL = 1, ROLE_INGRESS = 2, ROLE_WORKER = 3 };
 
-// state.state
-enum wire_state {
+// state.state, page.state
+enum wire_status {
     WS_STARTING = 0, // plugin loads, ingress has no routes yet
     WS_READY = 1,
     WS_DRAINING = 2, // takes nothing new
@@ -52,7 +52,7 @@ enum {
 
 enum wire_why { WHY_CLIENT_GONE = 1, WHY_DEADLINE = 2, WHY_DRAIN = 3, WHY_SLOW_READER = 4 };
 
-struct wire_head {
+struct wire_frame_head {
     uint32_t size; // payload
     uint8_t kind;
     uint8_t n_fds; // descriptors that travel with this frame
@@ -62,14 +62,14 @@ struct wire_head {
 
 // A received frame; payload is borrowed from the receive buffer, fds are the receiver's to close.
 struct wire_frame {
-    struct wire_head head;
+    struct wire_frame_head head;
     const char *payload;
     int fds[WIRE_FDS_MAX];
 };
 
 // Kinds: WIRE_hello, WIRE_boot, ... ; structs: struct wire_hello, ...
-#define MSG(name, number, fields) WIRE_##name = number,
-#define RAW(name, number) WIRE_##name = number,
+#define MSG(name, number, n_fds, fields, way, doc) WIRE_##name = number,
+#define RAW(name, number, way, doc) WIRE_##name = number,
 enum wire_kind {
 #include "wire/wire.def"
 };
@@ -83,8 +83,8 @@ enum wire_kind {
 #define F64(f) double f;
 #define STR(f) const char *f;
 #define BLOB(f) struct bytes f;
-#define RAW(name, number)
-#define MSG(name, number, fields)                                                                  \
+#define RAW(name, number, way, doc)
+#define MSG(name, number, n_fds, fields, way, doc)                                                 \
     struct wire_##name {                                                                           \
         fields                                                                                     \
     };                                                                                             \
@@ -111,6 +111,9 @@ int64_t wire_next(const char *p, size_t n, struct wire_frame *ret, struct err *e
 
 const char *wire_kind_name(unsigned kind); // "submit", or "?"
 const char *wire_role_name(unsigned role); // "ingress"
+bool wire_kind_known(unsigned kind);
+unsigned wire_kind_fds(unsigned kind); // descriptors that may travel with it
+void wire_doc(struct buf *out);        // every frame, as a Markdown table
 
 // Packed headers.
 void wire_kv_put(struct buf *out, const char *name, const char *value);
