@@ -25,6 +25,9 @@ struct log_conf {
     const char *role, *name; // copied
 };
 void log_init(const struct log_conf *c);
+// Format and level from the environment, SALVER_LOG=json|text:debug|info|warning|error, as the
+// supervisor hands them down. What is missing or unknown there leaves *c as it is.
+void log_conf_from_env(struct log_conf *c);
 void log_set_page(struct page *p);
 bool log_on(enum log_level level);
 
