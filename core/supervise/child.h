@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * child - one process of the server: this executable again, with a role and a name.
+ *
+ * It gets the descriptors that ARCHITECTURE.md lists, and HELLO and BOOT on its channel. Its end is
+ * seen by pidfd, and by EOF on the channel: a process that closed its channel and does not end within
+ * CHILD_MUTE_MS is killed. on_end comes once, after the process was reaped and what it had
+ * left in its output pipe was read.
+ *
+ * Owner   the holder, until child_close; the memory is freed some turns later.
+ * Thread  the loop's.
+ */
+#include "base/buf.h"
+#include "base/list.h"
+#include "wire/link.h"
+#include "wire/page.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { CHILD_NAME_MAX = 128, CHILD_MUTE_MS = 2000, CHILD_OUTPUT_MAX = 64 << 10 };
+
+struct child;
+struct child_ops {
+    void (*on_frame)(struct child *, struct wire_frame *);
+    void (*on_end)(struct child *); // status, signal and output are set
+};
+
+struct child {
+    struct list node; // the holder's
+    void *ctx;        // the holder's
+    const struct child_ops *ops;
+    uint64_t id, started_ns;
+    uint32_t generation;
+    enum wire_role role;
+    char name[CHILD_NAME_MAX];
+    pid_t pid;
+    int pidfd, page_fd, output_fd; // owned; output_fd -1 unless a worker
+    struct page *page;             // owned mapping
+    struct link link;
+    uv_poll_t watch;
+    uv_timer_t mute;
+    unsigned handles; // that are not closed yet
+    bool ended, closing, retired;
+    int status;      // exit status, when it ended by itself
+    uint32_t signal; // that ended it, 0: none
+    struct buf output; // its last bytes on stdout and stderr that nobody had read
+};
+
+struct child_start {
+    uv_loop_t *loop;
+    struct turn *turn;
+    const char *exe, *name;
+    enum wire_role role;
+    uint64_t id;
+    uint32_t generation;
+    const char *state_dir;
+    struct bytes orders;
+    int fold_fd; // lent
+    const struct child_ops *ops;
+    void *ctx;
+};
+
+// Starts the process and sends BOOT.
+int child_create(const struct child_start *start, struct child **ret, struct err *err);
+void child_kill(struct child *c, int sig); // SIGKILL goes to its whole process group
+void child_close(struct child *c);         // after on_end

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "supervise/keep.h"
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "obs/log.h"
+#include "supervise/mesh.h"
+#include "supervise/obey.h"
+#include "supervise/stop.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct spec *find_spec(struct supervisor *s, const char *name);
+static struct spec *add_spec(struct supervisor *s, const char *name);
+static void close_spec(struct spec *spec);
+static void start(struct spec *spec);
+static void start_later(struct spec *spec, uint64_t wait_ns);
+static void say_child(struct supervisor *s, const struct child *c);
+static void on_timer(uv_timer_t *h);
+static void on_end(struct child *c);
+static struct grave *dig(struct supervisor *s, struct child *c, int64_t restart_in_ms);
+static void fill_in(struct grave *g);
+
+static const struct child_ops ops = {.on_frame = obey_frame, .on_end = on_end};
+
+void keep_spec(struct supervisor *s, const char *name, enum wire_role role, uint32_t place,
+               bool restart, struct bytes orders)
+{
+    struct spec *spec = find_spec(s, name);
+    bool is_new = !spec;
+    if (is_new)
+        spec = add_spec(s, name);
+    if (!spec)
+        return;
+    spec->role = role;
+    spec->place = place;
+    spec->restart = restart;
+    buf_clear(&spec->orders);
+    buf_put(&spec->orders, orders.p, orders.n);
+    if (is_new)
+        start(spec);
+}
+
+void keep_replace(struct supervisor *s, const char *name)
+{
+    struct spec *spec = find_spec(s, name);
+    if (!spec) {
+        LOGW("control wants to replace '%s', which is not kept running", name);
+        return;
+    }
+    uv_timer_stop(&spec->timer);
+    spec->child = NULL;
+    start(spec);
+}
+
+void keep_retire(struct supervisor *s, const char *name, uint64_t child_id)
+{
+    struct child *c = keep_find(s, child_id);
+    if (c && !c->ended) {
+        c->retired = true;
+        return;
+    }
+    struct spec *spec = find_spec(s, name); // nobody runs under it: it goes at once
+    if (spec && !spec->child)
+        close_spec(spec);
+}
+
+void keep_bury(struct supervisor *s, uint64_t child_id)
+{
+    struct grave *g = keep_find_grave(s, child_id);
+    if (!g)
+        return;
+    fill_in(g);
+    list_for_each(n, &s->children) {
+        struct child *c = CONTAINER_OF(n, struct child, node);
+        if (c->role != ROLE_INGRESS || c->ended)
+            continue;
+        wire_put_page_gone(&c->link.out, 0, 0, &(struct wire_page_gone){.child_id = child_id});
+        link_kick(&c->link);
+    }
+}
+
+void keep_close(struct supervisor *s)
+{
+    list_for_each_safe(n, &s->specs) close_spec(CONTAINER_OF(n, struct spec, node));
+    list_for_each_safe(n, &s->graves) fill_in(CONTAINER_OF(n, struct grave, node));
+}
+
+struct child *keep_find(struct supervisor *s, uint64_t child_id)
+{
+    list_for_each(n, &s->children) {
+        struct child *c = CONTAINER_OF(n, struct child, node);
+        if (c->id == child_id)
+            return c;
+    }
+    return NULL;
+}
+
+struct grave *keep_find_grave(struct supervisor *s, uint64_t child_id)
+{
+    list_for_each(n, &s->graves) {
+        struct grave *g = CONTAINER_OF(n, struct grave, node);
+        if (g->child_id == child_id)
+            return g;
+    }
+    return NULL;
+}
+
+static struct spec *find_spec(struct supervisor *s, const char *name)
+{
+    list_for_each(n, &s->specs) {
+        struct spec *spec = CONTAINER_OF(n, struct spec, node);
+        if (strcmp(spec->name, name) == 0)
+            return spec;
+    }
+    return NULL;
+}
+
+static struct spec *add_spec(struct supervisor *s, const char *name)
+{
+    size_t have = 0;
+    list_for_each(n, &s->specs) have++;
+    if (have >= KEEP_SPECS_MAX || strlen(name) >= CHILD_NAME_MAX) {
+        LOGE("'%s' is not started: %zu processes are kept running (most: %d), and a name has at "
+             "most %d bytes",
+             name, have, KEEP_SPECS_MAX, CHILD_NAME_MAX - 1);
+        return NULL;
+    }
+    struct spec *spec = xcalloc(1, sizeof *spec);
+    spec->s = s;
+    snprintf(spec->name, sizeof spec->name, "%s", name);
+    uv_timer_init(&s->loop, &spec->timer);
+    list_push(&s->specs, &spec->node);
+    return spec;
+}
+
+static void on_spec_closed(uv_handle_t *h)
+{
+    struct spec *spec = CONTAINER_OF((uv_timer_t *)h, struct spec, timer);
+    buf_finish(&spec->orders);
+    xfree(spec);
+}
+
+static void close_spec(struct spec *spec)
+{
+    list_remove(&spec->node);
+    uv_close((uv_handle_t *)&spec->timer, on_spec_closed);
+}
+
+static struct bytes orders_of(const struct spec *spec)
+{
+    size_t n = buf_len(&spec->orders);
+    return (struct bytes){n ? buf_head(&spec->orders) : "", n};
+}
+
+static void give_listener(struct supervisor *s, struct child *c, uint32_t place)
+{
+    CHECK(place < s->listeners.n);
+    int fd = dup(s->listeners.fds[place]);
+    if (fd < 0) {
+        LOGE("no descriptor is left for the listener of %s; killing it", c->name);
+        child_kill(c, SIGKILL);
+        return;
+    }
+    link_put_fds(&c->link, &fd, 1);
+    wire_put_listener(&c->link.out, 0, 0, &(struct wire_listener){.place = place});
+    link_kick(&c->link);
+}
+
+static void start(struct spec *spec)
+{
+    struct supervisor *s = spec->s;
+    struct child *c;
+    struct err err;
+    const struct child_start how = {.loop = &s->loop,
+                                    .turn = &s->turn,
+                                    .exe = s->exe,
+                                    .name = spec->name,
+                                    .role = spec->role,
+                                    .id = s->next_child_id++,
+                                    .generation = spec->generation,
+                                    .state_dir = s->state_dir,
+                                    .orders = orders_of(spec),
+                                    .fold_fd = s->fold_fd,
+                                    .ops = &ops,
+                                    .ctx = s};
+    if (child_create(&how, &c, &err) < 0) {
+        LOGE("%s", err.msg);
+        uint64_t now = clock_now_ns();
+        start_later(spec, restart_wait(&spec->ends, now, now) + RESTART_WAIT_MIN_NS);
+        return;
+    }
+    spec->generation++;
+    spec->child = c;
+    list_push(&s->children, &c->node);
+    if (c->role == ROLE_CONTROL) {
+        s->control = c;
+        s->control_listed = false;
+    }
+    if (c->role == ROLE_INGRESS)
+        give_listener(s, c, spec->place);
+    say_child(s, c);
+    mesh_join(s, c);
+    LOGD("started %s, pid %d, generation %u", c->name, (int)c->pid, c->generation);
+}
+
+static void start_later(struct spec *spec, uint64_t wait_ns)
+{
+    uv_timer_start(&spec->timer, on_timer, wait_ns / NS_PER_MS, 0);
+}
+
+static void on_timer(uv_timer_t *h)
+{
+    struct spec *spec = CONTAINER_OF(h, struct spec, timer);
+    if (spec->s->phase == SP_RUN)
+        start(spec);
+}
+
+static void say_child(struct supervisor *s, const struct child *c)
+{
+    if (s->control && s->control_listed && s->control != c)
+        obey_say_child(s, c);
+}
+
+// What follows an end: the spec's next start, its grave, and who is told.
+static void on_end(struct child *c)
+{
+    struct supervisor *s = c->ctx;
+    struct spec *spec = find_spec(s, c->name);
+    int64_t restart_in_ms = RESTART_RETIRED;
+    bool mine = spec && spec->child == c;
+    list_remove(&c->node);
+    if (s->control == c)
+        s->control = NULL;
+    if (mine)
+        spec->child = NULL;
+    if (mine && s->phase == SP_RUN && spec->restart && !c->retired) {
+        uint64_t wait = restart_wait(&spec->ends, c->started_ns, clock_now_ns());
+        restart_in_ms = (int64_t)(wait / NS_PER_MS);
+    }
+    if (c->signal)
+        LOGW("%s (pid %d) was ended by signal %u", c->name, (int)c->pid, c->signal);
+    else
+        LOGI("%s (pid %d) ended with status %d", c->name, (int)c->pid, c->status);
+    mesh_say_died(s, dig(s, c, restart_in_ms));
+    child_close(c);
+    if (restart_in_ms == 0)
+        start(spec);
+    else if (restart_in_ms > 0)
+        start_later(spec, (uint64_t)restart_in_ms * NS_PER_MS);
+    else if (mine && s->phase == SP_RUN)
+        close_spec(spec);
+    stop_step(s);
+}
+
+// Takes the page and the last output over from the child.
+static struct grave *dig(struct supervisor *s, struct child *c, int64_t restart_in_ms)
+{
+    size_t have = 0;
+    list_for_each(n, &s->graves) have++;
+    if (have >= KEEP_GRAVES_MAX) {
+        struct grave *oldest = CONTAINER_OF(list_first(&s->graves), struct grave, node);
+        LOGW("control has not buried %d ended processes; giving up the numbers of %s",
+             KEEP_GRAVES_MAX, oldest->name);
+        fill_in(oldest);
+    }
+    struct grave *g = xcalloc(1, sizeof *g);
+    snprintf(g->name, sizeof g->name, "%s", c->name);
+    g->child_id = c->id;
+    g->role = c->role;
+    g->generation = c->generation;
+    g->signal = c->signal;
+    g->status = c->status;
+    g->restart_in_ms = restart_in_ms;
+    g->page_fd = c->page_fd;
+    c->page_fd = -1;
+    g->output = c->output;
+    c->output = (struct buf){0};
+    list_push(&s->graves, &g->node);
+    return g;
+}
+
+static void fill_in(struct grave *g)
+{
+    list_remove(&g->node);
+    close(g->page_fd);
+    buf_finish(&g->output);
+    xfree(g);
+}

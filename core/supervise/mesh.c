@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "supervise/mesh.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "obs/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+enum { MESH_RETRY_MS = 1, MESH_FDS_WAITING_MAX = 12 }; // frames with descriptors in one channel
+
+enum job_kind { JOB_PAIR, JOB_PAGE, JOB_DIED };
+struct job {
+    struct list node; // supervisor.jobs
+    enum job_kind kind;
+    uint64_t to, about; // child ids; JOB_DIED: about a grave
+};
+
+static void add(struct supervisor *s, enum job_kind kind, uint64_t to, uint64_t about);
+static void pump(struct supervisor *s);
+static void on_timer(uv_timer_t *h);
+static bool work(struct supervisor *s, const struct job *j); // false: later
+static bool has_room(struct child *c);
+static bool pair(struct child *a, struct child *b);
+static bool hand_page(struct child *to, const struct child *about);
+static bool hand_grave(struct child *to, const struct grave *g);
+
+static bool are_neighbours(const struct child *a, const struct child *b)
+{
+    return a->role != b->role; // ingress-worker, control-ingress, control-worker
+}
+
+static bool sums_pages(const struct child *c)
+{
+    return c->role == ROLE_INGRESS || c->role == ROLE_CONTROL;
+}
+
+void mesh_join(struct supervisor *s, struct child *c)
+{
+    list_for_each(n, &s->children) {
+        struct child *other = CONTAINER_OF(n, struct child, node);
+        if (other == c || other->ended)
+            continue;
+        if (are_neighbours(c, other))
+            add(s, JOB_PAIR, c->id, other->id);
+        if (other->role == ROLE_INGRESS && sums_pages(c))
+            add(s, JOB_PAGE, c->id, other->id);
+        if (c->role == ROLE_INGRESS && sums_pages(other))
+            add(s, JOB_PAGE, other->id, c->id);
+    }
+    pump(s);
+}
+
+void mesh_say_died(struct supervisor *s, const struct grave *g)
+{
+    if (!s->control || !s->control_listed)
+        return;
+    add(s, JOB_DIED, s->control->id, g->child_id);
+    pump(s);
+}
+
+void mesh_close(struct supervisor *s)
+{
+    list_for_each_safe(n, &s->jobs) {
+        list_remove(n);
+        xfree(CONTAINER_OF(n, struct job, node));
+    }
+    uv_close((uv_handle_t *)&s->mesh_timer, NULL);
+}
+
+static void add(struct supervisor *s, enum job_kind kind, uint64_t to, uint64_t about)
+{
+    struct job *j = xcalloc(1, sizeof *j);
+    j->kind = kind;
+    j->to = to;
+    j->about = about;
+    list_push(&s->jobs, &j->node);
+}
+
+static void pump(struct supervisor *s)
+{
+    list_for_each_safe(n, &s->jobs) {
+        struct job *j = CONTAINER_OF(n, struct job, node);
+        if (!work(s, j))
+            continue;
+        list_remove(n);
+        xfree(j);
+    }
+    if (!list_empty(&s->jobs))
+        uv_timer_start(&s->mesh_timer, on_timer, MESH_RETRY_MS, 0);
+}
+
+static void on_timer(uv_timer_t *h)
+{
+    pump(CONTAINER_OF(h, struct supervisor, mesh_timer));
+}
+
+static bool work(struct supervisor *s, const struct job *j)
+{
+    struct child *to = keep_find(s, j->to);
+    if (!to || to->ended)
+        return true;
+    if (j->kind == JOB_DIED) {
+        const struct grave *g = keep_find_grave(s, j->about);
+        return !g || hand_grave(to, g);
+    }
+    struct child *about = keep_find(s, j->about);
+    if (!about || about->ended)
+        return true;
+    return j->kind == JOB_PAIR ? pair(to, about) : hand_page(to, about);
+}
+
+static bool has_room(struct child *c)
+{
+    if (c->link.n_out_fds >= MESH_FDS_WAITING_MAX)
+        link_flush(&c->link);
+    return c->link.n_out_fds < MESH_FDS_WAITING_MAX;
+}
+
+static int copy_fd(int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0)
+        LOGE("copying a descriptor: %s; trying again", err_errno(errno));
+    return copy;
+}
+
+static void attach(struct child *to, const struct child *peer, int own_socket, int own_page)
+{
+    const int fds[] = {own_socket, own_page};
+    link_put_fds(&to->link, fds, 2);
+    wire_put_attach(&to->link.out, 0, 0,
+                    &(struct wire_attach){.child_id = peer->id,
+                                          .role = peer->role,
+                                          .generation = peer->generation,
+                                          .name = peer->name});
+    link_kick(&to->link);
+}
+
+static bool pair(struct child *a, struct child *b)
+{
+    if (!has_room(a) || !has_room(b))
+        return false;
+    struct err err;
+    int ends[2];
+    if (os_socketpair(ends, &err) < 0) {
+        LOGE("connecting %s with %s: %s; trying again", a->name, b->name, err.msg);
+        return false;
+    }
+    int page_a = copy_fd(a->page_fd), page_b = copy_fd(b->page_fd);
+    if (page_a < 0 || page_b < 0) {
+        const int all[] = {ends[0], ends[1], page_a, page_b};
+        for (size_t i = 0; i < ARRAY_LEN(all); i++)
+            if (all[i] >= 0)
+                close(all[i]);
+        return false;
+    }
+    attach(a, b, ends[0], page_b);
+    attach(b, a, ends[1], page_a);
+    return true;
+}
+
+static bool hand_page(struct child *to, const struct child *about)
+{
+    int page = has_room(to) ? copy_fd(about->page_fd) : -1;
+    if (page < 0)
+        return false;
+    link_put_fds(&to->link, &page, 1);
+    wire_put_page(&to->link.out, 0, 0,
+                  &(struct wire_page){.child_id = about->id,
+                                      .role = about->role,
+                                      .name = about->name});
+    link_kick(&to->link);
+    return true;
+}
+
+static bool hand_grave(struct child *to, const struct grave *g)
+{
+    int page = has_room(to) ? copy_fd(g->page_fd) : -1;
+    if (page < 0)
+        return false;
+    link_put_fds(&to->link, &page, 1);
+    wire_put_died(&to->link.out, 0, 0,
+                  &(struct wire_died){.name = g->name,
+                                      .child_id = g->child_id,
+                                      .role = g->role,
+                                      .generation = g->generation,
+                                      .status = g->status,
+                                      .signal = g->signal,
+                                      .restart_in_ms = g->restart_in_ms,
+                                      .output = {buf_len(&g->output) ? buf_head(&g->output) : "",
+                                                 buf_len(&g->output)}});
+    link_kick(&to->link);
+    return true;
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "supervise/supervisor.h"
+
+#include "base/err.h"
+#include "base/os.h"
+#include "base/str.h"
+#include "obs/log.h"
+#include "supervise/keep.h"
+#include "supervise/lock.h"
+#include "supervise/mesh.h"
+#include "supervise/stop.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EXIT_USAGE = 2, READY_POLL_MS = 5 };
+
+struct args {
+    const char *state, *host, *orders;
+    int64_t port, ingress, grace_ms;
+};
+
+static int read_args(int argc, char **argv, struct args *a, struct err *err);
+static void start_logging(void);
+static int open_all(struct supervisor *s, const struct args *a, struct err *err);
+static void watch(struct supervisor *s);
+static void on_stop_signal(uv_signal_t *h, int sig);
+static void on_hangup(uv_signal_t *h, int sig);
+static void on_ready_poll(uv_timer_t *h);
+static void close_all(struct supervisor *s);
+
+int supervisor_main(int argc, char **argv)
+{
+    static struct supervisor s; // zeroed, and too large for a stack frame
+    struct args a;
+    struct err err;
+    start_logging();
+    if (read_args(argc, argv, &a, &err) < 0) {
+        fprintf(stderr, "salver: supervisor: %s\n", err.msg);
+        return EXIT_USAGE;
+    }
+    if (open_all(&s, &a, &err) < 0) {
+        fprintf(stderr, "salver: %s\n", err.msg);
+        return EXIT_FAILURE;
+    }
+    watch(&s);
+    keep_spec(&s, "control", ROLE_CONTROL, 0, true,
+              (struct bytes){s.orders, strlen(s.orders)});
+    uv_run(&s.loop, UV_RUN_DEFAULT);
+    LOGI("stopped");
+    close_all(&s);
+    return EXIT_SUCCESS;
+}
+
+static int read_args(int argc, char **argv, struct args *a, struct err *err)
+{
+    *a = (struct args){.orders = "{}"};
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < argc; i += 2) {
+        const char *key = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (!value)
+            return err_set(err, -400, "%s has no value", key);
+        if (strcmp(key, "--state") == 0)
+            a->state = value;
+        else if (strcmp(key, "--host") == 0)
+            a->host = value;
+        else if (strcmp(key, "--orders") == 0)
+            a->orders = value;
+        else if (strcmp(key, "--port") == 0)
+            rc = str_to_i64(value, &a->port, err);
+        else if (strcmp(key, "--ingress") == 0)
+            rc = str_to_i64(value, &a->ingress, err);
+        else if (strcmp(key, "--grace-ms") == 0)
+            rc = str_to_i64(value, &a->grace_ms, err);
+        else
+            rc = err_set(err, -400, "unknown argument %s", key);
+    }
+    if (rc < 0)
+        return rc;
+    if (!a->state || !a->host || a->port < 0 || a->port > UINT16_MAX || a->ingress < 1 ||
+        a->ingress > LISTENER_MAX || a->grace_ms < 0 || a->grace_ms > UINT32_MAX / 2)
+        return err_set(err, -400, "wants --state, --host, --port 0..65535, --ingress 1..%d and "
+                       "--grace-ms; `salver serve` gives them", LISTENER_MAX);
+    return 0;
+}
+
+static void start_logging(void)
+{
+    struct log_conf c = {.fd = STDERR_FILENO, .level = LOG_INFO, .role = "supervisor",
+                         .name = "supervisor"};
+    log_conf_from_env(&c);
+    log_init(&c);
+}
+
+static int open_all(struct supervisor *s, const struct args *a, struct err *err)
+{
+    s->state_dir = a->state;
+    s->host = a->host;
+    s->orders = a->orders;
+    s->grace_ms = (uint32_t)a->grace_ms;
+    s->next_child_id = 1;
+    list_init(&s->specs);
+    list_init(&s->children);
+    list_init(&s->graves);
+    list_init(&s->jobs);
+    os_nofile_raise();
+    signal(SIGPIPE, SIG_IGN);
+    int rc = os_self_path(s->exe, sizeof s->exe, err);
+    if (rc == 0)
+        rc = os_mkdirs(s->state_dir, 0700, err);
+    if (rc < 0)
+        return rc;
+    if ((s->lock_fd = lock_take(s->state_dir, err)) < 0)
+        return s->lock_fd;
+    rc = listeners_open(&s->listeners, s->host, (uint16_t)a->port, (uint32_t)a->ingress, err);
+    if (rc < 0)
+        return rc;
+    if ((s->fold_fd = page_create("fold", err)) < 0)
+        return s->fold_fd;
+    CHECK(uv_loop_init(&s->loop) == 0);
+    CHECK(turn_init(&s->turn, &s->loop) == 0);
+    return 0;
+}
+
+static void watch(struct supervisor *s)
+{
+    uv_signal_init(&s->loop, &s->sigterm);
+    uv_signal_init(&s->loop, &s->sigint);
+    uv_signal_init(&s->loop, &s->sighup);
+    uv_signal_start(&s->sigterm, on_stop_signal, SIGTERM);
+    uv_signal_start(&s->sigint, on_stop_signal, SIGINT);
+    uv_signal_start(&s->sighup, on_hangup, SIGHUP);
+    uv_timer_init(&s->loop, &s->stop_timer);
+    uv_timer_init(&s->loop, &s->mesh_timer);
+    uv_timer_init(&s->loop, &s->ready_timer);
+    uv_timer_start(&s->ready_timer, on_ready_poll, READY_POLL_MS, READY_POLL_MS);
+}
+
+static void on_stop_signal(uv_signal_t *h, int sig)
+{
+    LOGI("got signal %d", sig);
+    stop_begin(CONTAINER_OF(h->loop, struct supervisor, loop));
+}
+
+static void on_hangup(uv_signal_t *h, int sig)
+{
+    struct supervisor *s = CONTAINER_OF(h->loop, struct supervisor, loop);
+    if (!s->control || s->phase != SP_RUN) {
+        LOGW("SIGHUP, but control is not running; send it again later");
+        return;
+    }
+    wire_put_signalled(&s->control->link.out, 0, 0,
+                       &(struct wire_signalled){.signal = (uint32_t)sig});
+    link_kick(&s->control->link);
+}
+
+static void on_ready_poll(uv_timer_t *h)
+{
+    struct supervisor *s = CONTAINER_OF(h, struct supervisor, ready_timer);
+    if (s->phase != SP_RUN)
+        uv_timer_stop(h);
+    if (!s->control || atomic_load(&s->control->page->state) != WS_READY)
+        return;
+    uv_timer_stop(h);
+    bool v6 = strchr(s->host, ':');
+    printf("salver: serving on http://%s%s%s:%u (state %s)\n", v6 ? "[" : "", s->host,
+           v6 ? "]" : "", s->listeners.port, s->state_dir);
+    fflush(stdout);
+}
+
+static void close_all(struct supervisor *s)
+{
+    keep_close(s);
+    mesh_close(s);
+    uv_handle_t *const handles[] = {(uv_handle_t *)&s->sigterm, (uv_handle_t *)&s->sigint,
+                                    (uv_handle_t *)&s->sighup, (uv_handle_t *)&s->stop_timer,
+                                    (uv_handle_t *)&s->ready_timer};
+    for (size_t i = 0; i < ARRAY_LEN(handles); i++)
+        uv_close(handles[i], NULL);
+    turn_close(&s->turn);
+    uv_run(&s->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&s->loop);
+    listeners_finish(&s->listeners);
+    close(s->fold_fd);
+    close(s->lock_fd);
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * supervisor - the process that owns listeners, pids and descriptors, and decides nothing.
+ *
+ * Runs what control's specs say (keep.c), starts it again by restart.c, connects everybody with
+ * everybody (mesh.c), obeys control's frames (obey.c), stops in order (stop.c). It never blocks and
+ * parses nothing: its own settings are plain arguments, written by `salver serve`.
+ *
+ *   salver supervisor --state DIR --host H --port P --ingress N --grace-ms MS --orders TEXT
+ *
+ * Life    control is its own spec and is started first; control's specs bring the rest. With
+ *         control dead it goes on with what it has. SIGTERM and SIGINT stop the server in order, a
+ *         second one at once; SIGHUP is handed to control.
+ * Ready   when control's page says WS_READY it prints one line on stdout.
+ * Alone   should it die, its children serve on for orphan_timeout_s, then drain and leave.
+ *         Nobody takes them over.
+ */
+#include "base/list.h"
+#include "base/turn.h"
+#include "supervise/listener.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { SUPERVISOR_EXE_MAX = 4096 };
+
+enum supervisor_phase { SP_RUN, SP_STOP_INGRESS, SP_STOP_WORKERS, SP_STOP_CONTROL, SP_DONE };
+
+struct child;
+struct supervisor {
+    uv_loop_t loop;
+    struct turn turn;
+    char exe[SUPERVISOR_EXE_MAX];
+    const char *state_dir, *host, *orders; // borrowed from argv
+    uint32_t grace_ms;
+    struct listeners listeners;
+    int fold_fd, lock_fd;
+    struct list specs, children, graves, jobs;
+    uint64_t next_child_id;
+    struct child *control; // the running one, or NULL
+    bool control_listed;   // it asked for the list: from then on it is told of each end
+    enum supervisor_phase phase;
+    uint64_t stop_ns; // when the stop began
+    uv_signal_t sigterm, sigint, sighup;
+    uv_timer_t stop_timer, ready_timer, mesh_timer;
+};
+
+int supervisor_main(int argc, char **argv); // exit status
