@@ -33,10 +33,12 @@ enum metrics_id {
 
 // Labels as exposed, without braces, escaped by metrics_labels. Never NULL.
 struct page_metric *metrics_core(struct page *p, enum metrics_id id, const char *labels);
+// A name or labels that are too long or that Prometheus would not read give the overflow metric.
 struct page_metric *metrics_get(struct page *p, uint32_t kind, const char *name, const char *labels,
                                 const char *help, const double *bounds, uint32_t n_bounds);
-// key1, value1, key2, value2, ..., NULL -> `key1="value1",key2="value2"`, escaped.
-void metrics_labels(char *out, size_t cap, ...);
+// key1, value1, key2, value2, ..., NULL -> `key1="value1",key2="value2"`, escaped. A value that does not
+// fit is cut; a pair of which not even the key fits is left out. Ends with (const char *)NULL.
+__attribute__((sentinel)) void metrics_labels(char *out, size_t cap, ...);
 static inline void metrics_add(struct page_metric *m, double v) { page_metric_add(m, v); }
 static inline void metrics_set(struct page_metric *m, double v) { page_metric_set(m, v); }
 static inline void metrics_observe(struct page_metric *m, double v) { page_metric_observe(m, v); }
@@ -47,3 +49,5 @@ void metrics_expose(struct buf *out, const struct page *const *pages, size_t n,
                     const struct page *fold);
 // Adds the counters and histograms of a dead process's page to the fold page and marks it folded.
 void metrics_fold(struct page *fold, struct page *dead);
+
+void metrics_doc(struct buf *out); // every core metric, as a Markdown table

@@ -225,7 +225,7 @@ double page_metric_value(const struct page_metric *m)
     return to_double(atomic_load_explicit(&m->value, memory_order_relaxed));
 }
 
-void page_metric_add(struct page_metric *m, double v)
+static void add(struct page_metric *m, double v)
 {
     uint64_t old = atomic_load_explicit(&m->value, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(&m->value, &old, to_bits(to_double(old) + v),
@@ -233,9 +233,17 @@ void page_metric_add(struct page_metric *m, double v)
         ;
 }
 
+void page_metric_add(struct page_metric *m, double v)
+{
+    add(m, m->kind == PM_DROPPED ? 1 : v);
+}
+
 void page_metric_set(struct page_metric *m, double v)
 {
-    atomic_store_explicit(&m->value, to_bits(v), memory_order_relaxed);
+    if (m->kind == PM_DROPPED)
+        add(m, 1);
+    else
+        atomic_store_explicit(&m->value, to_bits(v), memory_order_relaxed);
 }
 
 void page_metric_observe(struct page_metric *m, double v)
@@ -246,5 +254,5 @@ void page_metric_observe(struct page_metric *m, double v)
     while (i < n && v > m->bounds[i])
         i++;
     atomic_fetch_add_explicit(&m->buckets[i < n ? i : PAGE_BUCKETS], 1, memory_order_relaxed);
-    page_metric_add(m, v);
+    add(m, m->kind == PM_DROPPED ? 1 : v);
 }

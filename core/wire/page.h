@@ -56,15 +56,16 @@ struct page_thread {
     _Atomic uint64_t sign_ns;  // last host call from inside it
 };
 
-enum { PM_COUNTER = 0, PM_GAUGE = 1, PM_HISTOGRAM = 2 };
+// PM_DROPPED counts recordings, whatever their value: what had no room goes there.
+enum page_metric_kind { PM_COUNTER = 0, PM_GAUGE = 1, PM_HISTOGRAM = 2, PM_DROPPED = 3 };
 struct page_metric {
     char name[64];    // without labels; "" = unused
     char labels[256]; // as exposed, without braces: app="a",deployment="d"
     char help[128];
     uint32_t kind, n_bounds;
+    _Atomic uint64_t value; // a double's bits: counter, gauge, histogram's sum
     double bounds[PAGE_BUCKETS]; // ascending upper bounds of a histogram
     _Atomic uint64_t buckets[PAGE_BUCKETS + 1]; // not cumulative; +Inf is [PAGE_BUCKETS]
-    _Atomic uint64_t value; // a double's bits: counter, gauge, histogram's sum
 };
 
 struct page_last_words {
