@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+# The front door of whoever develops. On a bare machine use `./run TARGET`: it installs what is missing first.
+BUILD ?= build
+JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+PYTHON ?= python3
+FUZZ_SECONDS ?= 20
+PYTEST_ARGS ?=
+
+VENV := $(BUILD)/venv
+PYTEST = SALVER_BUILD=$(abspath $(1)) $(abspath $(VENV))/bin/python -m pytest $(PYTEST_ARGS)
+# A sanitizer must not catch the signals by which the fake plugin dies on purpose.
+REPORTS = handle_segv=0:handle_abort=0:handle_sigfpe=0:handle_sigill=0:handle_sigbus=0:allow_user_segv_handler=1
+
+.PHONY: all demo examples test unit e2e configs bench fmt lint install asan tsan fuzz clang ci docs \
+	docs-check cuda clean help
+
+all: $(BUILD)/build.ninja ## build/salver and build/plugins/*.so
+	cmake --build $(BUILD) -j $(JOBS)
+
+$(BUILD)/build.ninja: CMakePresets.json
+	cmake --preset dev -B $(BUILD)
+
+$(VENV)/ready: tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+demo: examples-serve ## serve the examples, ask each once, go on serving
+
+examples-serve: all
+	$(PYTHON) tests/tools/examples.py --build $(BUILD) --stay
+
+examples: all ## serve configs/examples.yaml, ask each once, stop
+	$(PYTHON) tests/tools/examples.py --build $(BUILD)
+
+test: unit configs e2e ## everything that must be green
+
+unit: all
+	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+configs: all ## every file under configs/ must pass `salver check`
+	set -e; for file in configs/*.yaml; do $(BUILD)/salver check $$file; done
+
+e2e: all $(VENV)/ready
+	$(call PYTEST,$(BUILD)) tests
+
+bench: all $(VENV)/ready ## the published numbers; see bench/README.md
+	$(VENV)/bin/python bench/bench.py --build $(BUILD)
+
+fmt: ## format every C file
+	git ls-files '*.c' '*.h' '*.cc' | xargs clang-format -i
+
+lint: all ## format, clang-tidy on what changed, SPDX lines, sizes, arrows
+	lint/all.sh $(BUILD)
+
+install: all ## into PREFIX (/usr/local) below DESTDIR
+	cmake --install $(BUILD) --prefix $(PREFIX)
+
+clang:
+	cmake --preset clang
+	cmake --build build-clang -j $(JOBS)
+	ctest --test-dir build-clang --output-on-failure -j $(JOBS)
+
+asan: $(VENV)/ready ## unit and end to end under ASan and UBSan
+	cmake --preset asan
+	cmake --build build-asan -j $(JOBS)
+	rm -rf build-asan/reports && mkdir build-asan/reports
+	ASAN_OPTIONS=$(REPORTS):log_path=$(abspath build-asan)/reports/asan \
+	UBSAN_OPTIONS=print_stacktrace=1 SALVER_SANITIZED=asan sh -ec \
+	'ctest --test-dir build-asan --output-on-failure -j $(JOBS); $(call PYTEST,build-asan) tests/e2e'
+	lint/reports.sh build-asan/reports
+
+tsan: $(VENV)/ready ## unit and end to end under TSan
+	cmake --preset tsan
+	cmake --build build-tsan -j $(JOBS)
+	rm -rf build-tsan/reports && mkdir build-tsan/reports
+	TSAN_OPTIONS=$(REPORTS):log_path=$(abspath build-tsan)/reports/tsan SALVER_SANITIZED=tsan sh -ec \
+	'ctest --test-dir build-tsan --output-on-failure -j $(JOBS) -R worker; \
+	$(call PYTEST,build-tsan) tests/e2e -m worker'
+	lint/reports.sh build-tsan/reports
+
+fuzz: ## each fuzz target for FUZZ_SECONDS
+	cmake --preset fuzz
+	cmake --build build-fuzz -j $(JOBS)
+	tests/fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
+
+cuda: ## the build that fails without nvcc, cuBLASLt and cuDNN
+	cmake --preset cuda
+
+docs: all ## generate docs/ from the program's own tables
+	for page in config metrics wire errors; do $(BUILD)/salver doc $$page >docs/$$page.md || exit 1; done
+
+docs-check: docs
+	git diff --exit-code -- docs || { echo "docs/ is stale: commit what 'make docs' wrote"; exit 1; }
+
+ci: lint docs-check cuda clang asan tsan fuzz ## what CI runs after `./run test`
+
+clean: ## all build folders of the presets; .cache/ stays
+	rm -rf build build-release build-clang build-asan build-tsan build-fuzz build-cuda
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort

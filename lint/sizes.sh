@@ -1,0 +1,20 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Files stay below 800 lines, headers below 300 (plugin.h, which is a manual too, below 500).
+set -eu
+
+git ls-files '*.c' '*.h' '*.py' '*.sh' | {
+    bad=0
+    while read -r file; do
+        case $file in
+        core/abi/plugin.h) limit=500 ;;
+        *.h) limit=300 ;;
+        *) limit=800 ;;
+        esac
+        lines=$(wc -l <"$file")
+        [ "$lines" -le $limit ] && continue
+        echo "$file: $lines lines; at most $limit: split it" >&2
+        bad=1
+    done
+    exit $bad
+}

@@ -1,0 +1,19 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# clang-tidy on the C files of core/ and plugins/ that changed since LINT_BASE (origin/main where there is
+# one that differs), or on all of them with LINT_BASE=all or without such a base.
+set -eu
+
+build=$1
+base=${LINT_BASE:-origin/main}
+if [ "$base" != all ] && git rev-parse --verify -q "$base" >/dev/null &&
+    ! git diff --quiet "$base" -- core plugins; then
+    files=$(git diff --name-only --diff-filter=d "$base" -- 'core/*.c' 'plugins/*.c')
+else
+    files=$(git ls-files 'core/*.c' 'plugins/*.c')
+fi
+[ -z "$files" ] && exit 0
+echo "$files" | xargs -n 4 -P "$(nproc)" clang-tidy --quiet -p "$build" 2>"$build/tidy.err" || {
+    grep -v 'warnings generated' "$build/tidy.err" >&2
+    exit 1
+}
