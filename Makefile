@@ -12,7 +12,7 @@ PYTEST = SALVER_BUILD=$(abspath $(1)) $(abspath $(VENV))/bin/python -m pytest $(
 # A sanitizer must not catch the signals by which the fake plugin dies on purpose.
 REPORTS = handle_segv=0:handle_abort=0:handle_sigfpe=0:handle_sigill=0:handle_sigbus=0:allow_user_segv_handler=1
 
-.PHONY: all demo examples test unit e2e configs bench fmt lint install asan tsan fuzz clang ci docs \
+.PHONY: all demo examples test unit e2e configs bench points fmt lint install asan tsan fuzz clang ci docs \
 	docs-check cuda clean help
 
 all: $(BUILD)/build.ninja ## build/salver and build/plugins/*.so
@@ -45,8 +45,11 @@ configs: all ## every file under configs/ must pass `salver check`
 e2e: all $(VENV)/ready
 	$(call PYTEST,$(BUILD)) tests
 
-bench: all $(VENV)/ready ## the published numbers; see bench/README.md
-	$(VENV)/bin/python bench/bench.py --build $(BUILD)
+bench: all $(VENV)/ready ## the published numbers, or with K= some of them: proxy sse start
+	SALVER_BUILD=$(BUILD) $(VENV)/bin/python bench/run.py $(K)
+
+points: all $(VENV)/ready ## the scenarios of tests/e2e/test_point*.py in full size, and their figures
+	SALVER_BUILD=$(BUILD) tests/e2e/points.sh $(VENV)/bin/python $(PYTEST_ARGS)
 
 fmt: ## format every C file
 	git ls-files '*.c' '*.h' '*.cc' | xargs clang-format -i

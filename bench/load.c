@@ -11,8 +11,8 @@
  * FILE gets a line per request, times are CLOCK_MONOTONIC:
  *   id,connection,sent_ns,first_ns,done_ns,status,bytes,reused,closed,request_id,id_in_body,error
  * status 0 and a word under `error` (connect, reset, eof, timeout, broken) is a request without an
- * answer; `reused` says that the connection had carried an answer before; `id_in_body` that the body
- * names the request id; `closed` that the answer announced the end of the connection.
+ * answer; `reused` says that the connection had carried an answer before; `id_in_body` that the
+ * body names the request id; `closed` that the answer announced the end of the connection.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -46,7 +46,7 @@ struct conn {
     bool reused, inherited;
     uint64_t id, sent_ns, first_ns;
     size_t request_len, request_off, len;
-    char *request;             // owned, REQUEST_MAX bytes
+    char *request;               // owned, REQUEST_MAX bytes
     char answer[ANSWER_MAX + 1]; // [0, len)
 };
 
@@ -64,8 +64,15 @@ static struct options {
     double seconds, timeout_s;
     size_t body;
     long pause_us; // < 0: no bursts
-} opt = {.host = "127.0.0.1", .method = "GET", .path = "/", .port = 8000, .conns = 1,
-         .requests = UINT64_MAX, .seconds = 3600, .timeout_s = 30, .pause_us = -1};
+} opt = {.host = "127.0.0.1",
+         .method = "GET",
+         .path = "/",
+         .port = 8000,
+         .conns = 1,
+         .requests = UINT64_MAX,
+         .seconds = 3600,
+         .timeout_s = 30,
+         .pause_us = -1};
 
 static struct conn *conns;
 static int ep;
@@ -118,7 +125,7 @@ static void fail(struct conn *c, const char *error)
 static const char *header(const char *head, size_t n, const char *name)
 {
     size_t len = strlen(name);
-    for (const char *p = head; (p = memchr(p, '\n', n - (size_t)(p - head))); ) {
+    for (const char *p = head; (p = memchr(p, '\n', n - (size_t)(p - head)));) {
         p++;
         if ((size_t)(p - head) + len + 1 < n && strncasecmp(p, name, len) == 0 && p[len] == ':')
             return p + len + 1 + strspn(p + len + 1, " ");
@@ -354,20 +361,47 @@ static void read_options(int argc, char **argv)
     int option;
     while ((option = getopt(argc, argv, "H:p:c:n:d:m:u:b:i:B:t:F:o:")) != -1) {
         switch (option) {
-        case 'H': opt.host = optarg; break;
-        case 'p': opt.port = atoi(optarg); break;
-        case 'c': opt.conns = atoi(optarg); break;
-        case 'n': opt.requests = strtoull(optarg, NULL, 10); break;
-        case 'd': opt.seconds = atof(optarg); break;
-        case 'm': opt.method = optarg; break;
-        case 'u': opt.path = optarg; break;
-        case 'b': opt.body = strtoul(optarg, NULL, 10); break;
-        case 'i': opt.first_id = strtoull(optarg, NULL, 10); break;
-        case 'B': opt.pause_us = atol(optarg); break;
-        case 't': opt.timeout_s = atof(optarg); break;
-        case 'F': opt.fds = optarg; break;
-        case 'o': opt.out = optarg; break;
-        default: exit(2);
+        case 'H':
+            opt.host = optarg;
+            break;
+        case 'p':
+            opt.port = atoi(optarg);
+            break;
+        case 'c':
+            opt.conns = atoi(optarg);
+            break;
+        case 'n':
+            opt.requests = strtoull(optarg, NULL, 10);
+            break;
+        case 'd':
+            opt.seconds = atof(optarg);
+            break;
+        case 'm':
+            opt.method = optarg;
+            break;
+        case 'u':
+            opt.path = optarg;
+            break;
+        case 'b':
+            opt.body = strtoul(optarg, NULL, 10);
+            break;
+        case 'i':
+            opt.first_id = strtoull(optarg, NULL, 10);
+            break;
+        case 'B':
+            opt.pause_us = atol(optarg);
+            break;
+        case 't':
+            opt.timeout_s = atof(optarg);
+            break;
+        case 'F':
+            opt.fds = optarg;
+            break;
+        case 'o':
+            opt.out = optarg;
+            break;
+        default:
+            exit(2);
         }
     }
     if (opt.conns < 1 || opt.conns > CONNS_MAX || opt.body > REQUEST_MAX - 4096) {

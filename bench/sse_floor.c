@@ -70,7 +70,8 @@ int main(int argc, char **argv)
         return fprintf(stderr, "usage: sse_floor PORT STREAMS EVERY_US EVENT_BYTES SECONDS\n"), 2;
     int n = atoi(argv[2]), every_us = atoi(argv[3]), bytes = atoi(argv[4]);
     if (n < 1 || n > STREAMS_MAX || every_us < 10 || bytes < 1 || bytes > EVENT_MAX)
-        return fprintf(stderr, "sse_floor: at most %d streams, %d bytes\n", STREAMS_MAX, EVENT_MAX), 2;
+        return fprintf(stderr, "sse_floor: at most %d streams, %d bytes\n", STREAMS_MAX, EVENT_MAX),
+               2;
     signal(SIGPIPE, SIG_IGN);
     int listener = listen_on(atoi(argv[1]));
     for (int i = 0; i < n; i++)

@@ -137,13 +137,26 @@ int main(int argc, char **argv)
     double seconds = 5, warm = 1;
     while ((option = getopt(argc, argv, "H:p:u:n:d:w:")) != -1) {
         switch (option) {
-        case 'H': host = optarg; break;
-        case 'p': port = atoi(optarg); break;
-        case 'u': path = optarg; break;
-        case 'n': n = atoi(optarg); break;
-        case 'd': seconds = atof(optarg); break;
-        case 'w': warm = atof(optarg); break;
-        default: return 2;
+        case 'H':
+            host = optarg;
+            break;
+        case 'p':
+            port = atoi(optarg);
+            break;
+        case 'u':
+            path = optarg;
+            break;
+        case 'n':
+            n = atoi(optarg);
+            break;
+        case 'd':
+            seconds = atof(optarg);
+            break;
+        case 'w':
+            warm = atof(optarg);
+            break;
+        default:
+            return 2;
         }
     }
     if (n < 1 || n > STREAMS_MAX)

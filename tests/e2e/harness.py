@@ -28,6 +28,7 @@ SALVER = BUILD / "salver"
 TOOLS = BUILD / "bench"
 TEST_PLUGINS = BUILD / "tests" / "plugins"
 FULL = os.environ.get("SALVER_FULL", "0") not in ("", "0")
+SANITIZED = bool(os.environ.get("SALVER_SANITIZED"))  # memory figures mean nothing then
 START_S = 20  # until a server must answer
 
 

