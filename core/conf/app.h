@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * app - what one YAML file asks for, checked: the structs whose tables stand in app.c.
+ * app - what one YAML file asks for, checked: the structs whose tables stand in tables.c.
  *
  * Source   Ray Serve's serveConfigV2 (names, defaults) with `plugin:` for `import_path:`; our own
  *          keys are marked "ours" in the tables.
@@ -8,12 +9,16 @@
  * Thread   one at a time while it is loaded, then read-only.
  */
 #include "base/arena.h"
+#include "conf/report.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+struct buf;
 struct cJSON;
 struct err;
+struct yaml_node;
 
 enum {
     CONF_FILE_MAX = 1 << 20,   // bytes of a YAML file
@@ -22,6 +27,11 @@ enum {
     CONF_APPS_MAX = 1000,
     CONF_DEPLOYMENTS_MAX = 64, // an application
     CONF_INGRESS_MAX = 64,
+    CONF_ONGOING_MAX = 4096,   // max_ongoing_requests: what a worker's page has room for
+    CONF_CONCURRENCY_MAX = 64, // instance threads of a worker
+    CONF_NAME_MAX = 56,        // bytes of a name; app/deployment/index has 127
+    CONF_PREFIX_MAX = 256,     // bytes of a route prefix
+    CONF_FLAGS_MAX = 256,      // --KEY VALUE pairs
     CONF_QUEUE_DEFAULT = 10000,          // max_queued_requests: -1 means this many an ingress,
     CONF_QUEUE_BYTES_DEFAULT = 256 << 20 // and this many bytes
 };
@@ -55,6 +65,7 @@ struct conf_autoscaling { // accepted and checked; acted upon when the control p
     uint32_t min_replicas, max_replicas, initial_replicas;
     double target_ongoing_requests, look_back_period_s, upscale_delay_s, downscale_delay_s,
         downscale_to_zero_delay_s, upscaling_factor, downscaling_factor;
+    int aggregation; // 0 mean, 1 max, 2 min
 };
 
 struct conf_deployment {
@@ -77,12 +88,11 @@ struct conf_deployment {
     double run_timeout_s;               // ours: 300
     uint64_t max_response_buffer_bytes; // ours: 4 MiB a request
     double num_gpus;                    // ray_actor_options.num_gpus; < 0 = not said
-    const char *config_json;            // `config:` with `user_config:` on top, as a JSON object
-    struct conf_where {
-        const char *file;
-        uint32_t line, column;
-    } where, config_where;
-    const struct cJSON *config;   // the same as a tree; conf_where_of finds the place of a key
+    const char *config_json;    // `config:` with `user_config:` on top, as a JSON object
+    const struct cJSON *config; // the same as a tree
+    struct yaml_node *config_node; // the same with places; conf_where_of reads it
+    struct yaml_node *user_config_node; // only while it is loaded; then part of config_node
+    struct place where, config_where;
 };
 
 struct conf_app {
@@ -91,38 +101,60 @@ struct conf_app {
     const char *plugin;
     struct conf_deployment *deployments; // the one that counts is deployments[active]
     uint32_t n_deployments, active;
-    struct conf_where where;
+    struct place where;
 };
 
 struct conf_file {
     struct arena arena;
-    const char *path, *dir; // dir: relative paths in `config:` start here
+    const char *path, *dir; // dir: relative paths in `config:` start here; "" = current folder
     struct conf_http http;
     struct conf_logging logging;
     double orphan_timeout_s; // 60
     struct conf_app *apps;
     uint32_t n_apps;
-    char **warnings; // "file:line:column: text", for Ray fields without a meaning here
-    uint32_t n_warnings;
-    void *doc; // the parsed YAML tree, for places; conf/yaml.h
+    const struct yaml_node *root; // for places
+    struct report *report; // every error and warning; NULL in a dead object
 };
 
-// Reads, resolves ${ENV} and file: references, checks against the tables (not the plugins'
-// options: conf_check_options). On failure err holds "file:line:column: ..."; when there are
-// several, all are in `err`'s text or, in full, in ret_errors (may be NULL; owned by the caller).
+/*
+ * Reads, resolves ${ENV} and file: references, checks against the tables (not the plugins' options:
+ * conf_check_options). On failure err holds the first "file:line:column: text" and how many more
+ * there are, and ret->report all of them (conf_print). conf_finish is due in both cases.
+ */
 int conf_load(const char *path, struct conf_file *ret, struct err *err);
+// The same for bytes; `path` names them in messages and gives the folder.
+int conf_load_bytes(const char *path, const char *p, size_t n, struct conf_file *ret,
+                    struct err *err);
 void conf_finish(struct conf_file *f);
+
+// What `salver check` prints: a line for each warning and error, by place.
+void conf_print(const struct conf_file *f, struct buf *out);
 
 /*
  * A plugin's options against a deployment's config: type, range, required, unknown keys with a
  * suggestion, each with file:line:column. `options_json` is the array that `salver inspect --json`
  * prints under "options": [{"name","type","flags","fallback","min","max","help"}]. No options
- * (NULL or []) = any key is taken. SV_PATH values become absolute (relative to the file's folder).
- * *ret_json: the config with fallbacks filled in, dotted names nested, on f->arena.
+ * (NULL or []) = any key is taken. SV_PATH values become absolute (relative to the file's folder);
+ * a missing one is a warning. *ret_json: the config with fallbacks filled in, dotted names nested,
+ * on f->arena. Adds what it finds to f->report; err as conf_load's.
  */
 int conf_check_options(struct conf_file *f, const struct conf_deployment *d,
                        const char *options_json, const char **ret_json, struct err *err);
 
-// Builds the file of `salver serve --plugin NAME --KEY VALUE ...` (design section 4).
+// The file of `salver serve --plugin NAME --KEY VALUE ...` (design section 4). A KEY may be written
+// with '-' for '_'. Messages name --KEY where a file's would name a line.
 int conf_from_flags(const char *plugin, const char *const *keys, const char *const *values,
                     uint32_t n, struct conf_file *ret, struct err *err);
+
+// Everybody who reaches another address than loopback may use the models, since no keys are set:
+// strict refuses that unless http.allow_unauthenticated, else it is a warning in f->report.
+int conf_host_check(struct conf_file *f, bool strict, struct err *err);
+
+// Where the key `dotted` of a deployment's config was written; the config's own place if nowhere.
+struct place conf_where_of(const struct conf_deployment *d, const char *dotted);
+
+// What holds, defaults and all, as YAML that loads to the same. Secrets are shown as ***.
+void conf_dump(const struct conf_file *f, struct buf *out);
+void conf_defaults(struct buf *out); // every key, default, unit and meaning, as YAML that loads
+void conf_doc(struct buf *out);      // docs/config.md
+void conf_http_json(const struct conf_file *f, struct buf *out); // "http" of an ingress's orders
