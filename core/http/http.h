@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
  * http - HTTP/1.1 as a server speaks it (RFC 9110, 9112, 6455): connections, one message at a time.
@@ -35,7 +36,7 @@ struct http_limits {
     uint32_t headers;            // 64
     uint64_t body_bytes;         // 16 MiB; on_head may lower or raise it for a message
     uint32_t chunks;             // 65536 a body, and the mean of 16 B a chunk after the first 64
-    uint32_t pipeline;           // 16
+    uint32_t pipeline;           // 16 requests of one connection begun in one turn; 64 KiB wait ahead
     uint32_t connections;        // 10000
     uint32_t per_address;        // 256; loopback is not counted
     uint32_t ws_message_bytes;   // 16 MiB
@@ -128,8 +129,9 @@ void http_server_destroy(struct http_server *s, void (*on_free)(void *ctx)); // 
  */
 void http_reply_head(struct http_msg *m, int status, const char *content_type,
                      int64_t content_length, const char *request_id);
-void http_reply_header(struct http_msg *m, const char *name, const char *value); // before the first
-        // body byte; an invalid or hop-by-hop name, or a value with controls, is dropped with a log line
+// Before the first body byte. SV_E_INVALID and nothing else happens: too late, a name that is no
+// token or that http writes itself (content-length, connection ...), a value with controls.
+int http_reply_header(struct http_msg *m, const char *name, const char *value);
 void http_reply_body(struct http_msg *m, const void *p, size_t n); // copies what the socket won't take
 void http_reply_end(struct http_msg *m);
 // JSON error from the table; retry_after_s > 0 adds Retry-After. Only before head.
@@ -140,6 +142,7 @@ void http_reply_abort(struct http_msg *m);
 bool http_reply_started(const struct http_msg *m);   // head was given
 size_t http_reply_pending(const struct http_msg *m); // bytes not yet taken by the socket
 
+// After a pause at most 64 KiB, read before, still come.
 void http_read_pause(struct http_msg *m);
 void http_read_resume(struct http_msg *m);
 
