@@ -303,13 +303,24 @@ typedef struct sv_plugin {
 #define SV_EXPORT extern __attribute__((visibility("default")))
 #endif
 
-// SV_PLUGIN(.name = "x", SV_OPTIONS(options), .run = run); in C, and in C++20.
+// SV_PLUGIN(.name = "x", SV_OPTIONS(options), .run = run); in C, and in C++20, where compilers
+// would warn of every callback that is not there.
+#ifdef __cplusplus
+#define SV_QUIET _Pragma("GCC diagnostic ignored \"-Wmissing-field-initializers\"")
+#define SV_PUSH  _Pragma("GCC diagnostic push")
+#define SV_POP   _Pragma("GCC diagnostic pop")
+#else
+#define SV_QUIET
+#define SV_PUSH
+#define SV_POP
+#endif
 #define SV_PLUGIN(...)                                                                             \
     SV_EXPORT const sv_plugin sv_plugin_v1;                                                        \
-    const sv_plugin sv_plugin_v1 = {.size = sizeof(sv_plugin),                                     \
-                                    .abi_major = SV_ABI_MAJOR,                                     \
-                                    .abi_minor = SV_ABI_MINOR,                                     \
-                                    __VA_ARGS__}
+    SV_PUSH SV_QUIET const sv_plugin sv_plugin_v1 = {.size = sizeof(sv_plugin),                    \
+                                                     .abi_major = SV_ABI_MAJOR,                    \
+                                                     .abi_minor = SV_ABI_MINOR,                    \
+                                                     __VA_ARGS__};                                 \
+    SV_POP SV_EXPORT const sv_plugin sv_plugin_v1
 #define SV_OPTIONS(table)                                                                          \
     .options = (table), .n_options = sizeof(table) / sizeof *(table), .option_size = sizeof *(table)
 
