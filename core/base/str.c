@@ -104,9 +104,17 @@ int str_to_bytes(const char *s, int64_t *ret, struct err *err)
         const char *name;
         int64_t bytes;
     } units[] = {
-        {"", 1},           {"B", 1},           {"kB", 1000},       {"KB", 1000},
-        {"MB", 1000000},   {"GB", 1000000000}, {"TB", 1000000000000},
-        {"KiB", 1ll << 10}, {"MiB", 1ll << 20}, {"GiB", 1ll << 30}, {"TiB", 1ll << 40},
+        {"", 1},
+        {"B", 1},
+        {"kB", 1000},
+        {"KB", 1000},
+        {"MB", 1000000},
+        {"GB", 1000000000},
+        {"TB", 1000000000000},
+        {"KiB", 1ll << 10},
+        {"MiB", 1ll << 20},
+        {"GiB", 1ll << 30},
+        {"TiB", 1ll << 40},
     };
     char *end;
     errno = 0;
@@ -130,7 +138,7 @@ int str_to_time(const char *s, double *ret_s, struct err *err)
     static const struct {
         const char *name;
         double seconds;
-    } units[] = {{"", 1},   {"s", 1},     {"ms", 1e-3}, {"us", 1e-6},
+    } units[] = {{"", 1},   {"s", 1},    {"ms", 1e-3}, {"us", 1e-6},
                  {"m", 60}, {"min", 60}, {"h", 3600},  {"d", 86400}};
     const char *end;
     double v;

@@ -34,7 +34,7 @@ static struct {
     enum log_level level;
     char role[LOG_NAME_MAX], name[LOG_NAME_MAX];
     _Atomic(struct page *) page;
-    atomic_uint dropped; // lines since the last one that was written
+    atomic_uint dropped;  // lines since the last one that was written
     pthread_mutex_t lock; // guards access
     struct buf access;
 } g = {.fd = STDERR_FILENO, .level = LOG_INFO, .lock = PTHREAD_MUTEX_INITIALIZER};
@@ -268,9 +268,9 @@ static void put_access_text(struct line *l, const struct log_access *a)
 {
     const struct {
         const char *key, *value;
-    } texts[] = {{"client", a->client},         {"method", a->method},   {"path", a->path},
-                 {"route", a->route},           {"app", a->app},         {"deployment", a->deployment},
-                 {"replica", a->replica},       {"outcome", a->outcome}, {"notes", a->notes}};
+    } texts[] = {{"client", a->client},   {"method", a->method},   {"path", a->path},
+                 {"route", a->route},     {"app", a->app},         {"deployment", a->deployment},
+                 {"replica", a->replica}, {"outcome", a->outcome}, {"notes", a->notes}};
     puts_(l, g.json ? ",\"msg\":\"access\"" : "access");
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         size_t max = i == 2 || i == 8 ? LOG_PATH_MAX : LOG_FIELD_MAX;

@@ -24,8 +24,8 @@ static const struct core_metric {
     const char *id, *name, *help;
     uint32_t kind;
 } core_metrics[M_COUNT] = {
-#define COUNTER(id, name, help) [M_##id] = {#id, name, help, PM_COUNTER},
-#define GAUGE(id, name, help) [M_##id] = {#id, name, help, PM_GAUGE},
+#define COUNTER(id, name, help)   [M_##id] = {#id, name, help, PM_COUNTER},
+#define GAUGE(id, name, help)     [M_##id] = {#id, name, help, PM_GAUGE},
 #define HISTOGRAM(id, name, help) [M_##id] = {#id, name, help, PM_HISTOGRAM},
 #include "obs/metrics.def"
 #undef COUNTER

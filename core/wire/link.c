@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 enum {
-    LINK_READ = 256 << 10,     // bytes asked for in one recvmsg
-    LINK_SNDBUF = 512 << 10,   // bytes; what the kernel cuts this to is fine
-    LINK_KEEP_MAX = 1 << 20,   // bytes of an empty buffer that are kept for the next burst
+    LINK_READ = 256 << 10,   // bytes asked for in one recvmsg
+    LINK_SNDBUF = 512 << 10, // bytes; what the kernel cuts this to is fine
+    LINK_KEEP_MAX = 1 << 20, // bytes of an empty buffer that are kept for the next burst
     LINK_IN_FDS = ARRAY_LEN(((struct link *)0)->in_fds),
 };
 
@@ -68,11 +68,10 @@ int link_open(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, en
     if (rc < 0)
         return err_set(err, SV_E_INTERNAL, "watching the link %d: %s", own_fd, uv_strerror(rc));
     watch(l, UV_READABLE | UV_DISCONNECT);
-    wire_put_hello(&l->out, 0, 0,
-                   &(struct wire_hello){.version = WIRE_VERSION,
-                                        .role = role,
-                                        .pid = (uint64_t)getpid(),
-                                        .name = name});
+    wire_put_hello(
+        &l->out, 0, 0,
+        &(struct wire_hello){
+            .version = WIRE_VERSION, .role = role, .pid = (uint64_t)getpid(), .name = name});
     link_kick(l);
     return 0;
 }
@@ -249,8 +248,8 @@ static void on_turn_item(struct turn_item *it)
         return;
     }
     struct err err;
-    err_set(&err, SV_E_UNAVAILABLE, "%s does not read: %zu bytes wait for it (at most %d)",
-            peer(l), buf_len(&l->out), LINK_OUT_MAX);
+    err_set(&err, SV_E_UNAVAILABLE, "%s does not read: %zu bytes wait for it (at most %d)", peer(l),
+            buf_len(&l->out), LINK_OUT_MAX);
     end(l, &err);
 }
 
@@ -321,10 +320,10 @@ static void drop_unclaimed(struct link *l)
 
 // One read burst: what came of it.
 struct burst {
-    bool more;    // there may be bytes left
-    bool any;     // a frame was handed out
-    bool over;    // the link ends here
-    bool faulty;  // by `err`, not by EOF
+    bool more;   // there may be bytes left
+    bool any;    // a frame was handed out
+    bool over;   // the link ends here
+    bool faulty; // by `err`, not by EOF
     struct err err;
 };
 

@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct wire_frame_head) == WIRE_HEAD, "the head is sent as it lies in memory");
+_Static_assert(sizeof(struct wire_frame_head) == WIRE_HEAD,
+               "the head is sent as it lies in memory");
 
 static size_t open_frame(struct buf *out)
 {
@@ -107,16 +108,17 @@ static int check_kind(const struct wire_frame *f, unsigned kind, struct err *err
 #define RAW(name, number, way, doc)
 
 // Numbers go as they lie in memory: both ends run on one machine.
-#define NUM(f) buf_put(out, &m->f, sizeof m->f);
-#define U32(f) NUM(f)
-#define U64(f) NUM(f)
-#define I32(f) NUM(f)
-#define I64(f) NUM(f)
-#define F64(f) NUM(f)
-#define STR(f) put_str(out, m->f);
+#define NUM(f)  buf_put(out, &m->f, sizeof m->f);
+#define U32(f)  NUM(f)
+#define U64(f)  NUM(f)
+#define I32(f)  NUM(f)
+#define I64(f)  NUM(f)
+#define F64(f)  NUM(f)
+#define STR(f)  put_str(out, m->f);
 #define BLOB(f) put_blob(out, m->f);
 #define MSG(name, number, n_fds, fields, way, doc)                                                 \
-    void wire_put_##name(struct buf *out, uint64_t id, uint32_t flags, const struct wire_##name *m) \
+    void wire_put_##name(struct buf *out, uint64_t id, uint32_t flags,                             \
+                         const struct wire_##name *m)                                              \
     {                                                                                              \
         size_t at = open_frame(out);                                                               \
         fields;                                                                                    \
@@ -133,13 +135,13 @@ static int check_kind(const struct wire_frame *f, unsigned kind, struct err *err
 #undef BLOB
 #undef MSG
 
-#define NUM(f) get_num(&r, &v.f, sizeof v.f);
-#define U32(f) NUM(f)
-#define U64(f) NUM(f)
-#define I32(f) NUM(f)
-#define I64(f) NUM(f)
-#define F64(f) NUM(f)
-#define STR(f) get_str(&r, &v.f);
+#define NUM(f)  get_num(&r, &v.f, sizeof v.f);
+#define U32(f)  NUM(f)
+#define U64(f)  NUM(f)
+#define I32(f)  NUM(f)
+#define I64(f)  NUM(f)
+#define F64(f)  NUM(f)
+#define STR(f)  get_str(&r, &v.f);
 #define BLOB(f) get_blob(&r, &v.f);
 #define MSG(name, number, n_fds, fields, way, doc)                                                 \
     int wire_get_##name(const struct wire_frame *f, struct wire_##name *ret, struct err *err)      \
@@ -201,7 +203,7 @@ static const struct kind {
     unsigned n_fds;
 } kinds[256] = {
 #define MSG(name, number, n_fds, fields, way, doc) [number] = {#name, way, #fields, doc, n_fds},
-#define RAW(name, number, way, doc) [number] = {#name, way, "bytes", doc, 0},
+#define RAW(name, number, way, doc)                [number] = {#name, way, "bytes", doc, 0},
 #include "wire/wire.def"
 #undef MSG
 #undef RAW

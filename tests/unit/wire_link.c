@@ -306,7 +306,9 @@ static void send_with_fds(int sock, const void *p, size_t n, int n_fds)
         char space[CMSG_SPACE(sizeof own)];
     } control = {0};
     struct iovec iov = {(void *)(uintptr_t)p, n};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
                          .msg_controllen = CMSG_SPACE(sizeof(int) * n_fds)};
     struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
     c->cmsg_level = SOL_SOCKET;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "base/err.h"
 #include "wire/wire.h"
+#include "base/err.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,15 +33,18 @@ static struct bytes next_blob(void)
 
 // For every kind: fill_x makes a message, same_x compares two, and one row of `rows`.
 #define RAW(name, number, way, doc)
-#define U32(f) m->f = (uint32_t)next_value();
-#define U64(f) m->f = next_value();
-#define I32(f) m->f = (int32_t)next_value();
-#define I64(f) m->f = (int64_t)next_value();
-#define F64(f) m->f = (double)(int64_t)next_value() / 3;
-#define STR(f) m->f = next_text();
+#define U32(f)  m->f = (uint32_t)next_value();
+#define U64(f)  m->f = next_value();
+#define I32(f)  m->f = (int32_t)next_value();
+#define I64(f)  m->f = (int64_t)next_value();
+#define F64(f)  m->f = (double)(int64_t)next_value() / 3;
+#define STR(f)  m->f = next_text();
 #define BLOB(f) m->f = next_blob();
 #define MSG(name, number, n_fds, fields, way, doc)                                                 \
-    static void fill_##name(struct wire_##name *m) { fields }
+    static void fill_##name(struct wire_##name *m)                                                 \
+    {                                                                                              \
+        fields                                                                                     \
+    }
 #include "wire/wire.def"
 #undef U32
 #undef U64
@@ -63,7 +66,10 @@ static struct bytes next_blob(void)
     assert_int_equal(a->f.n, b->f.n);                                                              \
     assert_memory_equal(a->f.p, b->f.p, a->f.n);
 #define MSG(name, number, n_fds, fields, way, doc)                                                 \
-    static void same_##name(const struct wire_##name *a, const struct wire_##name *b) { fields }   \
+    static void same_##name(const struct wire_##name *a, const struct wire_##name *b)              \
+    {                                                                                              \
+        fields                                                                                     \
+    }                                                                                              \
     static void round_##name(struct buf *out)                                                      \
     {                                                                                              \
         struct wire_##name m = {0}, got = {0};                                                     \
@@ -258,10 +264,19 @@ static void packed_headers(void **state)
         const char *walked; // name=value; of what the walk gives
     } cases[] = {
         {"", 0, true, ""},
-        {"a\0" "1\0" "b\0\0", 7, true, "a=1;b=;"},
-        {"a\0" "1", 3, false, ""},
-        {"a\0" "1\0b", 5, false, "a=1;"},
-        {"\0" "1\0", 3, false, ""},
+        {"a\0"
+         "1\0"
+         "b\0\0",
+         7, true, "a=1;b=;"},
+        {"a\0"
+         "1",
+         3, false, ""},
+        {"a\0"
+         "1\0b",
+         5, false, "a=1;"},
+        {"\0"
+         "1\0",
+         3, false, ""},
         {"a\0", 2, false, ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
