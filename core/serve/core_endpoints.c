@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/core_endpoints.h"
+
+#include "abi/plugin.h"
+#include "base/check.h"
+#include "http/http.h"
+#include "obs/metrics.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct endpoint {
+    const char *path, *type;
+    int (*write)(const struct core_endpoints *c, struct buf *out); // the status
+};
+
+static int write_health(const struct core_endpoints *c, struct buf *out);
+static int write_routes(const struct core_endpoints *c, struct buf *out);
+static int write_nothing(const struct core_endpoints *c, struct buf *out);
+static int write_version(const struct core_endpoints *c, struct buf *out);
+static int write_metrics(const struct core_endpoints *c, struct buf *out);
+static int write_models(const struct core_endpoints *c, struct buf *out);
+static void put_text(struct buf *out, const char *text);
+
+static const struct endpoint endpoints[] = {
+    {"/-/healthz", "text/plain; charset=utf-8", write_health},
+    {"/-/routes", "application/json", write_routes},
+    {"/health", "text/plain; charset=utf-8", write_nothing},
+    {"/version", "application/json", write_version},
+    {"/metrics", "text/plain; version=0.0.4; charset=utf-8", write_metrics},
+    {"/v1/models", "application/json", write_models},
+};
+
+static const struct endpoint *find(const char *path)
+{
+    for (size_t i = 0; i < ARRAY_LEN(endpoints); i++)
+        if (strcmp(endpoints[i].path, path) == 0)
+            return &endpoints[i];
+    return NULL;
+}
+
+bool core_endpoints_match(const char *path, size_t claimed)
+{
+    if (path[0] != '/')
+        return false;
+    switch (path[1]) { // most paths are decided by one byte
+    case '-':
+        return path[2] == '/' || path[2] == '\0';
+    case 'h':
+    case 'm':
+    case 'v':
+        return find(path) && claimed < strlen(path);
+    default:
+        return false;
+    }
+}
+
+void core_endpoints_answer(const struct core_endpoints *c, struct http_msg *m, const char *path)
+{
+    const char *id = m->request_id;
+    const struct endpoint *e = find(path);
+    if (!e) {
+        char text[512];
+        snprintf(text, sizeof text, "Path '%.300s' not found. Ping /-/routes for available routes.",
+                 m->path);
+        http_reply_error(m, SV_E_NOT_FOUND, text, NULL, id, 0);
+        return;
+    }
+    if (strcmp(m->method, "GET") != 0 && strcmp(m->method, "HEAD") != 0) {
+        http_reply_error(m, -405, "this path answers GET and HEAD alone", NULL, id, 0);
+        return;
+    }
+    struct buf out = {0};
+    int status = e->write(c, &out);
+    http_reply_head(m, status, e->type, (int64_t)buf_len(&out), id);
+    if (buf_len(&out))
+        http_reply_body(m, buf_head(&out), buf_len(&out));
+    http_reply_end(m);
+    buf_finish(&out);
+}
+
+static int write_health(const struct core_endpoints *c, struct buf *out)
+{
+    buf_puts(out, c->draining ? "draining" : "success");
+    return c->draining ? 503 : 200;
+}
+
+static int write_routes(const struct core_endpoints *c, struct buf *out)
+{
+    const char *between = "";
+    buf_puts(out, "{");
+    for (uint32_t i = 0; c->snapshot && i < c->snapshot->n_apps; i++) {
+        const struct snapshot_app *a = &c->snapshot->apps[i];
+        if (!a->route_prefix)
+            continue;
+        buf_puts(out, between);
+        char prefix[1024];
+        bool root = strcmp(a->route_prefix, "/") == 0;
+        snprintf(prefix, sizeof prefix, "%s%s", c->root_path,
+                 root && c->root_path[0] ? "" : a->route_prefix);
+        put_text(out, prefix);
+        buf_puts(out, ":");
+        put_text(out, a->name);
+        between = ",";
+    }
+    buf_puts(out, "}");
+    return 200;
+}
+
+static int write_nothing(const struct core_endpoints *c, struct buf *out)
+{
+    (void)c;
+    (void)out;
+    return 200;
+}
+
+static int write_version(const struct core_endpoints *c, struct buf *out)
+{
+    (void)c;
+    buf_printf(out, "{\"version\":\"%s\"}", SALVER_VERSION);
+    return 200;
+}
+
+static int write_metrics(const struct core_endpoints *c, struct buf *out)
+{
+    metrics_expose(out, c->pages, c->n_pages, c->fold);
+    return 200;
+}
+
+static int write_models(const struct core_endpoints *c, struct buf *out)
+{
+    const char *between = "";
+    buf_puts(out, "{\"object\":\"list\",\"data\":[");
+    for (uint32_t i = 0; c->snapshot && i < c->snapshot->n_apps; i++) {
+        const struct snapshot_app *a = &c->snapshot->apps[i];
+        for (uint32_t j = 0; j < a->n_models; j++) {
+            buf_printf(out, "%s{\"id\":", between);
+            put_text(out, a->models[j]);
+            buf_puts(out, ",\"object\":\"model\",\"owned_by\":\"salver\"}");
+            between = ",";
+        }
+    }
+    buf_puts(out, "]}");
+    return 200;
+}
+
+static void put_text(struct buf *out, const char *text) { buf_put_json(out, text, strlen(text)); }

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/dispatch.h"
+
+#include "abi/plugin.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "serve/inflight.h"
+#include "serve/peer.h"
+#include "serve/request.h"
+#include "serve/snapshot.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define DRAIN_SPAN_NS (5 * NS_PER_S) // the rate at which a queue drains is taken over 5 to 10 s
+enum { RETRY_AFTER_MAX_S = 60 };
+
+static struct peer *choose(struct dispatch *d, const struct request *r);
+static void submit(struct request *r, struct peer *p);
+static void want(struct dispatch *d);
+static void set_text(char **text, const char *to);
+static bool same(const char *a, const char *b);
+static void set_ongoing(struct dispatch *d, struct peer *p);
+static void show_queue(struct dispatch *d);
+static void count_drained(struct dispatch *d, uint64_t now);
+static int retry_after_s(const struct dispatch *d);
+static uint64_t next_random(struct dispatch *d);
+static void refuse_waiting(struct dispatch *d);
+
+void dispatch_create(struct inflight *all, const struct snapshot_app *app, struct dispatch **ret)
+{
+    struct dispatch *d = xcalloc(1, sizeof *d);
+    d->all = all;
+    d->random = os_random() | 1;
+    d->name = xstrdup(app->name);
+    d->drain.since_ns = clock_now_ns();
+    queue_init(&d->queue, app->max_queued_requests, app->max_queued_bytes);
+    dispatch_configure(d, app);
+    *ret = d;
+}
+
+void dispatch_configure(struct dispatch *d, const struct snapshot_app *app)
+{
+    bool renamed = !d->deployment || !same(d->deployment, app->deployment) ||
+                   !same(d->prefix, app->route_prefix);
+    d->stream_in = app->stream_in;
+    d->retry_safe = app->retry_safe;
+    d->max_body_bytes = app->max_body_bytes;
+    d->queue.cap = app->max_queued_requests;
+    d->queue.cap_bytes = app->max_queued_bytes;
+    set_text(&d->status, app->status);
+    set_text(&d->message, app->message);
+    if (renamed) {
+        set_text(&d->deployment, app->deployment);
+        set_text(&d->prefix, app->route_prefix);
+        tally_init(&d->tally, d->all->page, d->name, d->deployment, d->prefix);
+        for (uint32_t i = 0; i < d->n_peers; i++)
+            set_ongoing(d, d->peers[i]);
+    }
+    refuse_waiting(d);
+    dispatch_pump(d);
+}
+
+void dispatch_close(struct dispatch *d)
+{
+    CHECK(!d->closed);
+    d->closed = true;
+    d->open_requests++; // stays while we work on it
+    while (d->n_peers)
+        dispatch_leave(d, d->peers[0]);
+    refuse_waiting(d);
+    dispatch_done(d);
+}
+
+void dispatch_join(struct dispatch *d, struct peer *p)
+{
+    CHECK(!p->d && !p->dead);
+    if (d->n_peers == PICK_MAX)
+        return;
+    p->d = d;
+    d->peers[d->n_peers++] = p;
+    set_ongoing(d, p);
+    dispatch_pump(d);
+}
+
+void dispatch_leave(struct dispatch *d, struct peer *p)
+{
+    CHECK(p->d == d);
+    for (uint32_t i = 0; i < d->n_peers; i++)
+        if (d->peers[i] == p)
+            d->peers[i] = d->peers[--d->n_peers];
+    p->d = NULL;
+    if (p->ongoing)
+        metrics_set(p->ongoing, 0);
+    p->ongoing = NULL;
+    refuse_waiting(d);
+}
+
+uint32_t dispatch_ready(const struct dispatch *d)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < d->n_peers; i++)
+        n += peer_is_ready(d->peers[i]);
+    return n;
+}
+
+int dispatch_admits(const struct dispatch *d, struct dispatch_refusal *ret)
+{
+    static char text[1024];
+    if (d->all->stopping) {
+        *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, "the server is shutting down",
+                                         OUTCOME_shutdown, 1};
+        return ret->code;
+    }
+    if (d->closed) {
+        *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, "the application was removed",
+                                         OUTCOME_unavailable, 0};
+        return ret->code;
+    }
+    if (strcmp(d->status, "DEPLOY_FAILED") == 0 && dispatch_ready(d) == 0) {
+        snprintf(text, sizeof text, "application '%s' failed to deploy: %s", d->name, d->message);
+        *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, text, OUTCOME_unavailable, 0};
+        return ret->code;
+    }
+    // While requests wait nobody has a grant, so a full queue is the whole truth.
+    if (d->queue.len > 0 && d->queue.len >= d->queue.cap) {
+        snprintf(text, sizeof text,
+                 "the queue of '%s' is full: %u requests wait (max_queued_requests %u); try again "
+                 "later",
+                 d->name, d->queue.len, d->queue.cap);
+        *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, text, OUTCOME_queue_full,
+                                         retry_after_s(d)};
+        return ret->code;
+    }
+    return 0;
+}
+
+int dispatch_add(struct dispatch *d, struct request *r, struct dispatch_refusal *ret)
+{
+    int rc = dispatch_admits(d, ret);
+    if (rc < 0)
+        return rc;
+    struct peer *p = d->queue.len ? NULL : choose(d, r);
+    if (p) {
+        r->wait.seq = ++d->queue.seq; // its place, should it come back
+        submit(r, p);
+        return 0;
+    }
+    static struct err err;
+    rc = queue_push(&d->queue, &r->wait, &err);
+    if (rc < 0) {
+        *ret = (struct dispatch_refusal){rc, err.msg, OUTCOME_queue_full, retry_after_s(d)};
+        return rc;
+    }
+    r->state = RQ_QUEUED;
+    show_queue(d);
+    dispatch_pump(d);
+    return 0;
+}
+
+void dispatch_put_back(struct dispatch *d, struct request *r)
+{
+    queue_put_back(&d->queue, &r->wait);
+    r->state = RQ_QUEUED;
+    show_queue(d);
+}
+
+bool dispatch_open_elsewhere(const struct dispatch *d, const struct peer *but)
+{
+    for (uint32_t i = 0; i < d->n_peers; i++)
+        if (d->peers[i] != but && peer_is_open(d->peers[i]))
+            return true;
+    return false;
+}
+
+void dispatch_remove(struct dispatch *d, struct request *r)
+{
+    CHECK(r->state == RQ_QUEUED);
+    queue_remove(&d->queue, &r->wait);
+    r->state = RQ_RESTING;
+    show_queue(d);
+}
+
+void dispatch_done(struct dispatch *d)
+{
+    CHECK(d->open_requests > 0);
+    if (--d->open_requests > 0 || !d->closed)
+        return;
+    queue_finish(&d->queue);
+    xfree(d->name);
+    xfree(d->deployment);
+    xfree(d->prefix);
+    xfree(d->status);
+    xfree(d->message);
+    xfree(d);
+}
+
+void dispatch_pump(struct dispatch *d)
+{
+    if (!d->queue.len)
+        return;
+    uint64_t now = clock_now_ns();
+    struct queue_item *item;
+    while ((item = queue_peek(&d->queue))) {
+        struct request *r = CONTAINER_OF(item, struct request, wait);
+        struct peer *p = choose(d, r);
+        if (!p) {
+            want(d);
+            return;
+        }
+        dispatch_remove(d, r);
+        count_drained(d, now);
+        submit(r, p);
+    }
+}
+
+static struct peer *choose(struct dispatch *d, const struct request *r)
+{
+    if (d->n_peers == 1)
+        return peer_is_open(d->peers[0]) ? d->peers[0] : NULL;
+    struct pick_choice choices[PICK_MAX];
+    int avoid = PICK_NONE;
+    for (uint32_t i = 0; i < d->n_peers; i++) {
+        struct peer *p = d->peers[i];
+        choices[i] = (struct pick_choice){peer_is_open(p) ? p->grants : 0, p->load};
+        if (p == r->avoid)
+            avoid = (int)i;
+    }
+    int i = pick(choices, d->n_peers, avoid, next_random(d));
+    return i == PICK_NONE ? NULL : d->peers[i];
+}
+
+static void submit(struct request *r, struct peer *p)
+{
+    CHECK(p->grants > 0);
+    p->grants--;
+    request_submit(r, p);
+}
+
+static void want(struct dispatch *d)
+{
+    uint64_t deadline_ns = queue_peek(&d->queue)->deadline_ns;
+    for (uint32_t i = 0; i < d->n_peers; i++)
+        peer_want(d->peers[i], d->queue.len, deadline_ns);
+}
+
+// What waits without hope is told so, rather than left to its deadline.
+static void refuse_waiting(struct dispatch *d)
+{
+    struct dispatch_refusal why;
+    while (d->queue.len && dispatch_admits(d, &why) < 0 && why.outcome == OUTCOME_unavailable) {
+        struct request *r = CONTAINER_OF(queue_peek(&d->queue), struct request, wait);
+        request_fail(r, why.code, why.text, why.outcome, why.retry_after_s);
+    }
+}
+
+static void set_text(char **text, const char *to)
+{
+    char *copy = xstrdup(to);
+    xfree(*text);
+    *text = copy;
+}
+
+static bool same(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static void set_ongoing(struct dispatch *d, struct peer *p)
+{
+    char labels[256];
+    metrics_labels(labels, sizeof labels, "application", d->name, "deployment", d->deployment,
+                   "replica", p->name, NULL);
+    p->ongoing = metrics_core(d->all->page, M_ongoing, labels);
+    metrics_set(p->ongoing, p->used);
+}
+
+static void show_queue(struct dispatch *d)
+{
+    metrics_set(d->tally.queued, d->queue.len);
+    metrics_set(d->tally.queued_bytes, (double)d->queue.bytes);
+}
+
+static void count_drained(struct dispatch *d, uint64_t now)
+{
+    if (now - d->drain.since_ns >= DRAIN_SPAN_NS) {
+        bool idle = now - d->drain.since_ns >= 2 * DRAIN_SPAN_NS;
+        d->drain.before = idle ? 0 : d->drain.left;
+        d->drain.left = 0;
+        d->drain.since_ns = now;
+    }
+    d->drain.left++;
+}
+
+// How long the queue would take to drain as it did lately.
+static int retry_after_s(const struct dispatch *d)
+{
+    uint64_t span_ns = clock_now_ns() - d->drain.since_ns;
+    if (d->drain.before)
+        span_ns += DRAIN_SPAN_NS;
+    double left = (double)(d->drain.left + d->drain.before);
+    double wait_s = (double)d->queue.len * ((double)span_ns / (double)NS_PER_S) / (left > 0 ? left : 1);
+    if (wait_s < 1)
+        return 1;
+    return wait_s < RETRY_AFTER_MAX_S ? (int)(wait_s + 0.999) : RETRY_AFTER_MAX_S;
+}
+
+static uint64_t next_random(struct dispatch *d)
+{
+    // xorshift64: spreading load needs no better.
+    d->random ^= d->random << 13;
+    d->random ^= d->random >> 7;
+    d->random ^= d->random << 17;
+    return d->random;
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * dispatch - what serves one application in this ingress: its queue and its workers.
+ *
+ * Rules    a request takes a grant at once when nobody waits, else it queues. A freed slot goes to the
+ *          head of the queue in the same turn. When requests wait, every ready worker that has none of
+ *          our WANT left gets one. Grants without need are given back when the worker asks.
+ * Bounds   the queue's; workers PICK_MAX.
+ * Life     made when a snapshot first names the application, kept over snapshots, closed when one
+ *          names it no more, freed when its last request has left.
+ * Thread   loop thread only.
+ */
+#include "serve/pick.h"
+#include "serve/queue.h"
+#include "serve/tally.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct inflight;
+struct peer;
+struct request;
+struct snapshot_app;
+
+struct dispatch {
+    struct inflight *all;
+    char *name, *deployment, *prefix, *status, *message; // owned; prefix NULL: not exposed
+    bool stream_in, retry_safe, closed;
+    uint64_t max_body_bytes;
+    double grace_s;
+    struct queue queue;
+    struct tally tally;
+    struct peer *peers[PICK_MAX];
+    uint32_t n_peers;
+    uint32_t open_requests; // queued, resting or submitted
+    uint64_t random;        // state of the choices
+    struct {
+        uint64_t since_ns, left, before; // requests that left the queue: in this span, in the last
+    } drain;
+};
+
+void dispatch_create(struct inflight *all, const struct snapshot_app *app, struct dispatch **ret);
+void dispatch_configure(struct dispatch *d, const struct snapshot_app *app); // a newer snapshot
+// No application any more: what waits is refused. Frees itself after its last request.
+void dispatch_close(struct dispatch *d);
+
+void dispatch_join(struct dispatch *d, struct peer *p);
+void dispatch_leave(struct dispatch *d, struct peer *p);
+uint32_t dispatch_ready(const struct dispatch *d); // ready workers
+
+// 0, or why a new request can't be taken now: a code, its text, outcome and Retry-After.
+struct dispatch_refusal {
+    int code;
+    const char *text; // borrowed until the next call
+    enum outcome outcome;
+    int retry_after_s;
+};
+int dispatch_admits(const struct dispatch *d, struct dispatch_refusal *ret);
+
+// Takes the request, or leaves it with the caller (code of *ret < 0).
+int dispatch_add(struct dispatch *d, struct request *r, struct dispatch_refusal *ret);
+void dispatch_put_back(struct dispatch *d, struct request *r); // at its place; then dispatch_pump
+bool dispatch_open_elsewhere(const struct dispatch *d, const struct peer *but); // a free grant there?
+void dispatch_remove(struct dispatch *d, struct request *r); // from the queue
+void dispatch_done(struct dispatch *d);                      // one request less
+void dispatch_pump(struct dispatch *d); // grants to those who wait, WANT for the rest

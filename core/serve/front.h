@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * front - what a client's message meets first: the routes, and behind each its dispatch.
+ *
+ * A message finds its way when its head is there, so that a request nobody can take is refused before
+ * its body is read. The core's own paths are answered here.
+ *
+ * Owner   the snapshot, the route table, the dispatches, the HTTP server; peers are on its list.
+ * Thread  loop thread only.
+ */
+#include "base/list.h"
+#include "http/http.h"
+#include "serve/core_endpoints.h"
+#include "serve/route.h"
+#include "serve/snapshot.h"
+#include "serve/tally.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct dispatch;
+struct inflight;
+struct peer;
+
+enum { FRONT_CODES = 32 }; // refused requests are counted by code; the table of those seen
+
+struct front_way { // where one message goes
+    struct dispatch *d; // NULL: to the core, or nowhere
+    const char *path;   // below the route prefix, or for the core below the root
+    bool core;
+};
+
+struct front {
+    struct inflight *all; // borrowed
+    const char *root_path; // borrowed
+    struct http_server *server; // NULL until front_listen and after front_destroy_server
+    struct snapshot snapshot;
+    bool has_snapshot;
+    struct route_table routes; // entries point to dispatches
+    struct dispatch **dispatches; // owned, one for each application of the snapshot
+    uint32_t n_dispatches;
+    struct list peers; // of all living workers
+    struct tally nowhere; // requests without a route
+    struct core_endpoints core;
+    struct page_metric *connections, *accepted;
+    char ingress_label[64];
+    struct {
+        int code;
+        struct page_metric *count;
+    } bad[FRONT_CODES];
+    uint32_t n_bad;
+    struct {
+        const struct http_msg *m;
+        uint64_t started_ns, epoch;
+        struct front_way way;
+    } last;         // what on_head found, for the on_request that follows
+    uint64_t epoch; // of the routes
+};
+
+void front_init(struct front *f, struct inflight *all, uint32_t place, const char *root_path);
+void front_finish(struct front *f); // no server, no peers, no requests
+
+void front_set_snapshot(struct front *f, struct snapshot *own_snapshot);
+void front_add_peer(struct front *f, struct peer *p);
+void front_drop_peer(struct front *f, struct peer *p);
+int front_listen(struct front *f, int own_fd, const struct http_limits *limits, struct err *err);

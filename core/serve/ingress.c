@@ -1,0 +1,539 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/ingress.h"
+
+#include "abi/plugin.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/turn.h"
+#include "obs/log.h"
+#include "serve/front.h"
+#include "serve/inflight.h"
+#include "serve/last_good.h"
+#include "serve/orders.h"
+#include "serve/pages.h"
+#include "serve/peer.h"
+#include "serve/request.h"
+#include "wire/link.h"
+#include "wire/page.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { FD_SUPERVISOR = 3, FD_PAGE = 4, FD_LOG = 5, FD_FOLD = 7 };
+enum { ORPHAN_GRACE_MS = 20000 }; // without a supervisor nobody says how long a drain may take
+
+struct control { // one link to a control process
+    struct link link;
+    struct ingress *ingress; // NULL: replaced or gone
+};
+
+struct ingress {
+    uv_loop_t loop;
+    struct turn turn;
+    struct link supervisor;
+    struct control *control; // owned until its link is closed; NULL: away
+    char name[128];
+    struct orders orders;
+    struct page *page, *fold; // its own, in `pages`; the fold page, owned
+    struct pages pages;
+    struct inflight inflight;
+    struct front front;
+    int listen_fd; // -1: none yet, or the server's
+    enum wire_status state;
+    uint32_t told_in_flight;
+    bool booted, draining, stopping, ended;
+    uint64_t deadline_ns; // of the drain
+    uv_timer_t alone, tick, drain;
+    int exit_code;
+};
+
+static int start(struct ingress *i, const char *name, struct err *err);
+static void finish(struct ingress *i);
+static void on_supervisor_frame(struct link *l, struct wire_frame *f);
+static void on_supervisor_closed(struct link *l, const struct err *err);
+static int take_frame(struct ingress *i, struct wire_frame *f, struct err *err);
+static int take_boot(struct ingress *i, struct wire_frame *f, struct err *err);
+static int take_listener(struct ingress *i, struct wire_frame *f, struct err *err);
+static int take_attach(struct ingress *i, struct wire_frame *f, struct err *err);
+static int take_page(struct ingress *i, struct wire_frame *f, struct err *err);
+static int take_page_gone(struct ingress *i, struct wire_frame *f, struct err *err);
+static int attach_worker(struct ingress *i, const struct wire_attach *m, const struct page *page,
+                         int own_fd, struct err *err);
+static int attach_control(struct ingress *i, int own_fd, struct err *err);
+static void on_worker_gone(struct peer *p);
+static void on_control_frame(struct link *l, struct wire_frame *f);
+static void on_control_closed(struct link *l, const struct err *err);
+static void on_control_free(struct link *l);
+static void take_snapshot(struct ingress *i, struct bytes json, bool from_control);
+static void on_alone(uv_timer_t *t);
+static void on_tick(uv_timer_t *t);
+static void listen_if_ready(struct ingress *i);
+static void set_state(struct ingress *i, enum wire_status state);
+static void tell_state(struct ingress *i);
+static void drain(struct ingress *i, uint64_t deadline_ns, bool stopping);
+static void on_drain_over(uv_timer_t *t);
+static void on_last_moment(uv_timer_t *t);
+static void on_http_idle(void *ctx);
+static void end(struct ingress *i, int exit_code);
+static void show_pages(struct ingress *i);
+
+int ingress_main(const char *name)
+{
+    static struct ingress ingress;
+    struct ingress *i = &ingress;
+    struct log_conf log = {.fd = FD_LOG, .level = LOG_INFO, .role = "ingress", .name = name};
+    log_conf_from_env(&log);
+    log_init(&log);
+    signal(SIGPIPE, SIG_IGN);
+    os_nofile_raise();
+    struct err err;
+    if (start(i, name, &err) < 0) {
+        LOGE("starting: %s", err.msg);
+        return 1;
+    }
+    uv_run(&i->loop, UV_RUN_DEFAULT);
+    finish(i);
+    return i->exit_code;
+}
+
+static int start(struct ingress *i, const char *name, struct err *err)
+{
+    static const struct link_ops ops = {.on_frame = on_supervisor_frame,
+                                        .on_closed = on_supervisor_closed};
+    i->listen_fd = -1;
+    snprintf(i->name, sizeof i->name, "%s", name);
+    if (uv_loop_init(&i->loop) < 0 || turn_init(&i->turn, &i->loop) < 0)
+        return err_set(err, SV_E_INTERNAL, "no event loop");
+    if (pages_add(&i->pages, 0, FD_PAGE, &i->page, err) < 0)
+        return err_ctx(err, "own page (descriptor %d)", FD_PAGE);
+    if (page_map(FD_FOLD, &i->fold, err) < 0)
+        return err_ctx(err, "fold page (descriptor %d)", FD_FOLD);
+    close(FD_FOLD);
+    atomic_store(&i->page->pid, (uint64_t)getpid());
+    atomic_store(&i->page->heartbeat_ns, clock_now_ns());
+    uv_timer_init(&i->loop, &i->alone);
+    uv_timer_init(&i->loop, &i->tick);
+    uv_timer_init(&i->loop, &i->drain);
+    i->alone.data = i->tick.data = i->drain.data = i;
+    uv_timer_start(&i->tick, on_tick, INGRESS_TICK_MS, INGRESS_TICK_MS);
+    if (inflight_init(&i->inflight, &i->loop, &i->turn, i->page) < 0)
+        return err_set(err, SV_E_INTERNAL, "no timer");
+    return link_open(&i->supervisor, &i->loop, &i->turn, FD_SUPERVISOR, ROLE_INGRESS, i->name, &ops,
+                     i, err);
+}
+
+// After the loop: everything is given back, so that a leak checker sees only leaks.
+static void finish(struct ingress *i)
+{
+    while (i->booted && !list_empty(&i->front.peers)) {
+        struct peer *p = CONTAINER_OF(list_first(&i->front.peers), struct peer, node);
+        while (!list_empty(&p->requests)) {
+            struct request *r = CONTAINER_OF(list_first(&p->requests), struct request, node);
+            request_leave_peer(r);
+            request_release(r);
+        }
+        front_drop_peer(&i->front, p);
+        peer_close(p);
+    }
+    if (i->booted)
+        front_finish(&i->front);
+    inflight_close(&i->inflight);
+    if (i->control) {
+        i->control->ingress = NULL;
+        link_close(&i->control->link, on_control_free);
+    }
+    link_close(&i->supervisor, NULL);
+    uv_close((uv_handle_t *)&i->alone, NULL);
+    uv_close((uv_handle_t *)&i->tick, NULL);
+    uv_close((uv_handle_t *)&i->drain, NULL);
+    turn_close(&i->turn);
+    uv_run(&i->loop, UV_RUN_DEFAULT);
+    pages_finish(&i->pages);
+    page_unmap(i->fold);
+    uv_loop_close(&i->loop);
+}
+
+/* ---- the supervisor's channel ---- */
+
+static void on_supervisor_frame(struct link *l, struct wire_frame *f)
+{
+    struct ingress *i = l->ctx;
+    struct err err;
+    if (take_frame(i, f, &err) < 0)
+        LOGE("%s frame of the supervisor: %s", wire_kind_name(f->head.kind), err.msg);
+}
+
+static void on_supervisor_closed(struct link *l, const struct err *err)
+{
+    struct ingress *i = l->ctx;
+    LOGW("the supervisor is gone%s%s; finishing what is in flight", err ? ": " : "",
+         err ? err->msg : "");
+    drain(i, clock_now_ns() + ORPHAN_GRACE_MS * NS_PER_MS, true);
+}
+
+static int take_frame(struct ingress *i, struct wire_frame *f, struct err *err)
+{
+    if (f->head.kind == WIRE_boot)
+        return take_boot(i, f, err);
+    if (f->head.kind == WIRE_stop) {
+        struct wire_stop m;
+        int rc = wire_get_stop(f, &m, err);
+        if (rc >= 0)
+            drain(i, clock_now_ns() + m.grace_ms * NS_PER_MS, true);
+        return rc;
+    }
+    if (!i->booted) {
+        for (int k = 0; k < f->head.n_fds; k++)
+            close(f->fds[k]);
+        return err_set(err, SV_E_INVALID, "came before boot");
+    }
+    switch (f->head.kind) {
+    case WIRE_listener:
+        return take_listener(i, f, err);
+    case WIRE_attach:
+        return take_attach(i, f, err);
+    case WIRE_page:
+        return take_page(i, f, err);
+    case WIRE_page_gone:
+        return take_page_gone(i, f, err);
+    default:
+        return 0;
+    }
+}
+
+static int take_boot(struct ingress *i, struct wire_frame *f, struct err *err)
+{
+    struct wire_boot m;
+    int rc = wire_get_boot(f, &m, err);
+    if (rc < 0)
+        return rc;
+    if (i->booted)
+        return err_set(err, SV_E_INVALID, "came twice");
+    rc = orders_parse(m.orders, &i->orders, err);
+    if (rc < 0) {
+        end(i, 1);
+        return rc;
+    }
+    if (m.state_dir[0])
+        snprintf(i->orders.state_dir, sizeof i->orders.state_dir, "%s", m.state_dir);
+    i->booted = true;
+    i->inflight.timeout_s = i->orders.request_timeout_s;
+    i->inflight.access_log = i->orders.access_log;
+    front_init(&i->front, &i->inflight, i->orders.place, i->orders.root_path);
+    i->front.core.fold = i->fold;
+    show_pages(i);
+    uv_timer_start(&i->alone, on_alone, INGRESS_ALONE_MS, 0);
+    return 0;
+}
+
+static int take_listener(struct ingress *i, struct wire_frame *f, struct err *err)
+{
+    struct wire_listener m;
+    if (f->head.n_fds != 1)
+        return err_set(err, SV_E_INVALID, "%d descriptors instead of 1", f->head.n_fds);
+    int rc = wire_get_listener(f, &m, err);
+    if (rc < 0 || i->listen_fd >= 0 || i->front.server || i->draining) {
+        close(f->fds[0]);
+        return rc;
+    }
+    i->listen_fd = f->fds[0];
+    listen_if_ready(i);
+    return 0;
+}
+
+static int take_attach(struct ingress *i, struct wire_frame *f, struct err *err)
+{
+    struct wire_attach m;
+    struct page *page;
+    if (f->head.n_fds != 2)
+        return err_set(err, SV_E_INVALID, "%d descriptors instead of 2", f->head.n_fds);
+    int rc = wire_get_attach(f, &m, err);
+    if (rc < 0)
+        close(f->fds[1]);
+    else
+        rc = pages_add(&i->pages, m.child_id, f->fds[1], &page, err);
+    if (rc >= 0) {
+        show_pages(i);
+        if (m.role == ROLE_WORKER)
+            rc = attach_worker(i, &m, page, f->fds[0], err);
+        else if (m.role == ROLE_CONTROL)
+            rc = attach_control(i, f->fds[0], err);
+        else
+            rc = err_set(err, SV_E_INVALID, "a peer of role %u", m.role);
+    }
+    if (rc < 0)
+        close(f->fds[0]);
+    return rc;
+}
+
+static int take_page(struct ingress *i, struct wire_frame *f, struct err *err)
+{
+    struct wire_page m;
+    struct page *page;
+    if (f->head.n_fds != 1)
+        return err_set(err, SV_E_INVALID, "%d descriptors instead of 1", f->head.n_fds);
+    int rc = wire_get_page(f, &m, err);
+    if (rc < 0) {
+        close(f->fds[0]);
+        return rc;
+    }
+    rc = pages_add(&i->pages, m.child_id, f->fds[0], &page, err);
+    show_pages(i);
+    return rc;
+}
+
+static int take_page_gone(struct ingress *i, struct wire_frame *f, struct err *err)
+{
+    struct wire_page_gone m;
+    int rc = wire_get_page_gone(f, &m, err);
+    if (rc < 0)
+        return rc;
+    // A link's end may be read after this: then its page must not be looked at.
+    list_for_each(n, &i->front.peers) {
+        struct peer *p = CONTAINER_OF(n, struct peer, node);
+        if (p->child_id == m.child_id)
+            p->page = NULL;
+    }
+    pages_drop(&i->pages, m.child_id);
+    show_pages(i);
+    return 0;
+}
+
+static void show_pages(struct ingress *i)
+{
+    i->front.core.pages = i->pages.all;
+    i->front.core.n_pages = i->pages.n;
+}
+
+/* ---- workers ---- */
+
+static int attach_worker(struct ingress *i, const struct wire_attach *m, const struct page *page,
+                         int own_fd, struct err *err)
+{
+    struct peer *p;
+    int rc = peer_open(&(struct peer_conf){.child_id = m->child_id,
+                                           .generation = m->generation,
+                                           .name = m->name,
+                                           .page = page,
+                                           .all = &i->inflight,
+                                           .on_gone = on_worker_gone},
+                       own_fd, i->name, &p, err);
+    if (rc >= 0)
+        front_add_peer(&i->front, p);
+    return rc;
+}
+
+static void on_worker_gone(struct peer *p)
+{
+    struct ingress *i = CONTAINER_OF(p->all, struct ingress, inflight);
+    front_drop_peer(&i->front, p);
+}
+
+/* ---- control ---- */
+
+static int attach_control(struct ingress *i, int own_fd, struct err *err)
+{
+    static const struct link_ops ops = {.on_frame = on_control_frame,
+                                        .on_closed = on_control_closed};
+    struct control *c = xcalloc(1, sizeof *c);
+    int rc =
+        link_open(&c->link, &i->loop, &i->turn, own_fd, ROLE_INGRESS, i->name, &ops, c, err);
+    if (rc < 0) {
+        xfree(c);
+        return rc;
+    }
+    if (i->control) { // its end has not been read yet
+        i->control->ingress = NULL;
+        link_close(&i->control->link, on_control_free);
+    }
+    c->ingress = i;
+    i->control = c;
+    tell_state(i);
+    return 0;
+}
+
+static void on_control_frame(struct link *l, struct wire_frame *f)
+{
+    struct control *c = l->ctx;
+    struct ingress *i = c->ingress;
+    struct err err;
+    int rc = 0;
+    struct wire_snapshot snapshot;
+    struct wire_drain order;
+    if (!i)
+        return;
+    if (f->head.kind == WIRE_snapshot && (rc = wire_get_snapshot(f, &snapshot, &err)) >= 0)
+        take_snapshot(i, snapshot.json, true);
+    else if (f->head.kind == WIRE_drain && (rc = wire_get_drain(f, &order, &err)) >= 0)
+        drain(i, order.deadline_ns, false);
+    if (rc < 0)
+        LOGE("%s frame of control: %s", wire_kind_name(f->head.kind), err.msg);
+}
+
+static void on_control_closed(struct link *l, const struct err *err)
+{
+    struct control *c = l->ctx;
+    struct ingress *i = c->ingress;
+    if (err)
+        LOGW("link to control: %s", err->msg);
+    if (i) {
+        i->control = NULL;
+        if (!i->front.has_snapshot)
+            uv_timer_start(&i->alone, on_alone, INGRESS_ALONE_MS, 0);
+    }
+    link_close(l, on_control_free);
+}
+
+static void on_control_free(struct link *l) { xfree(l->ctx); }
+
+static void take_snapshot(struct ingress *i, struct bytes json, bool from_control)
+{
+    struct snapshot s;
+    struct err err;
+    if (snapshot_parse(json, &s, &err) < 0) {
+        LOGE("%s; keeping the routes as they are", err.msg);
+        return;
+    }
+    LOGD("snapshot %llu with %u applications", (unsigned long long)s.version, s.n_apps);
+    front_set_snapshot(&i->front, &s);
+    listen_if_ready(i);
+    if (from_control && last_good_write(i->orders.state_dir, json, &err) < 0)
+        LOGW("keeping the snapshot for a start without control: %s", err.msg);
+}
+
+static void on_alone(uv_timer_t *t)
+{
+    struct ingress *i = t->data;
+    if (i->control || i->front.has_snapshot)
+        return;
+    struct buf text = {0};
+    struct err err;
+    if (last_good_read(i->orders.state_dir, &text, &err) < 0) {
+        LOGI("control is away and there is no last snapshot (%s); waiting for control", err.msg);
+    } else {
+        LOGI("control is away; serving by the last snapshot");
+        take_snapshot(i, (struct bytes){buf_head(&text), buf_len(&text)}, false);
+    }
+    buf_finish(&text);
+}
+
+/* ---- state ---- */
+
+static void listen_if_ready(struct ingress *i)
+{
+    if (i->listen_fd < 0 || !i->front.has_snapshot || i->front.server || i->draining)
+        return;
+    struct err err;
+    int fd = i->listen_fd;
+    i->listen_fd = -1;
+    if (front_listen(&i->front, fd, &i->orders.limits, &err) < 0) {
+        LOGE("accepting connections: %s", err.msg);
+        close(fd);
+        end(i, 1);
+        return;
+    }
+    set_state(i, WS_READY);
+}
+
+static void set_state(struct ingress *i, enum wire_status state)
+{
+    i->state = state;
+    atomic_store(&i->page->state, state);
+    tell_state(i);
+}
+
+static void tell_state(struct ingress *i)
+{
+    i->told_in_flight = i->inflight.waiting;
+    if (!i->control)
+        return;
+    wire_put_state(&i->control->link.out, 0, 0,
+                   &(struct wire_state){.state = i->state,
+                                        .in_flight = i->inflight.waiting,
+                                        .progress = i->state == WS_STARTING ? 0 : 1,
+                                        .text = ""});
+    link_kick(&i->control->link);
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    struct ingress *i = t->data;
+    atomic_store_explicit(&i->page->heartbeat_ns, clock_now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&i->page->in_flight, i->inflight.waiting, memory_order_relaxed);
+    if (i->told_in_flight != i->inflight.waiting)
+        tell_state(i);
+}
+
+/* ---- the end ---- */
+
+static void drain(struct ingress *i, uint64_t deadline_ns, bool stopping)
+{
+    if (i->ended || (i->draining && i->stopping >= stopping && i->deadline_ns <= deadline_ns))
+        return;
+    if (!i->draining || deadline_ns < i->deadline_ns)
+        i->deadline_ns = deadline_ns;
+    bool first = !i->draining;
+    i->draining = true;
+    i->stopping |= stopping;
+    i->inflight.stopping = i->stopping;
+    i->front.core.draining = true;
+    uint64_t now = clock_now_ns();
+    uint64_t wait_ms = i->deadline_ns > now ? (i->deadline_ns - now) / NS_PER_MS : 0;
+    LOGI("draining: %u requests in flight, %llu ms left", i->inflight.waiting,
+         (unsigned long long)wait_ms);
+    if (!i->front.server) {
+        end(i, 0);
+        return;
+    }
+    uv_timer_start(&i->drain, on_drain_over, wait_ms, 0);
+    set_state(i, WS_DRAINING);
+    if (first)
+        http_server_drain(i->front.server, on_http_idle);
+    if (i->stopping && i->front.server)
+        http_server_close_idle(i->front.server);
+}
+
+static void on_drain_over(uv_timer_t *t)
+{
+    struct ingress *i = t->data;
+    if (i->inflight.waiting)
+        LOGW("the time to drain is over with %u requests in flight; they end with an error",
+             i->inflight.waiting);
+    i->inflight.stopping = true; // a connection's next request finds no open door
+    uv_timer_start(&i->drain, on_last_moment, INGRESS_LAST_MS, 0);
+    inflight_fail_all(&i->inflight, "the server is shutting down");
+    if (i->front.server)
+        http_server_close_idle(i->front.server);
+}
+
+// Clients that take their last answer slowly have had their time.
+static void on_last_moment(uv_timer_t *t) { end(t->data, 0); }
+
+static void on_http_idle(void *ctx)
+{
+    struct front *f = ctx;
+    end(CONTAINER_OF(f, struct ingress, front), 0);
+}
+
+static void on_server_free(void *ctx)
+{
+    struct front *f = ctx;
+    f->server = NULL;
+    uv_stop(f->all->loop);
+}
+
+static void end(struct ingress *i, int exit_code)
+{
+    if (i->ended)
+        return;
+    i->ended = true;
+    i->exit_code = exit_code;
+    if (i->booted && i->front.server)
+        http_server_destroy(i->front.server, on_server_free);
+    else
+        uv_stop(&i->loop);
+}
