@@ -8,6 +8,7 @@
  * An item may be added again while it runs: it then runs in the next turn, which comes at once.
  *
  * Owner   the item is its holder's; turn_drop before it dies.
+ * Alive   waiting items do not keep a loop alive; whatever has output has a handle that does.
  * Thread  the loop's.
  */
 #include "base/list.h"
