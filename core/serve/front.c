@@ -222,7 +222,7 @@ static void on_body(void *ctx, struct http_msg *m, const char *p, size_t n, bool
 {
     (void)ctx;
     if (m->user)
-        request_input(m->user, p, n, text, fin);
+        request_client_body(m->user, p, n, text, fin);
 }
 
 static void on_gone(void *ctx, struct http_msg *m, enum http_gone why)

@@ -11,7 +11,7 @@
 #include "serve/front.h"
 #include "serve/inflight.h"
 #include "serve/last_good.h"
-#include "serve/orders.h"
+#include "serve/ingress_orders.h"
 #include "serve/pages.h"
 #include "serve/peer.h"
 #include "serve/request.h"
@@ -37,7 +37,7 @@ struct ingress {
     struct link supervisor;
     struct control *control; // owned until its link is closed; NULL: away
     char name[128];
-    struct orders orders;
+    struct ingress_orders orders;
     struct page *page, *fold; // its own, in `pages`; the fold page, owned
     struct pages pages;
     struct inflight inflight;
@@ -213,7 +213,7 @@ static int take_boot(struct ingress *i, struct wire_frame *f, struct err *err)
         return rc;
     if (i->booted)
         return err_set(err, SV_E_INVALID, "came twice");
-    rc = orders_parse(m.orders, &i->orders, err);
+    rc = ingress_orders_parse(m.orders, &i->orders, err);
     if (rc < 0) {
         end(i, 1);
         return rc;

@@ -61,7 +61,7 @@ void request_begin(struct inflight *all, struct dispatch *d, struct http_msg *m,
 
 /* ---- the client's side ---- */
 
-void request_input(struct request *r, const char *p, size_t n, bool text, bool fin)
+void request_client_body(struct request *r, const char *p, size_t n, bool text, bool fin)
 {
     if (r->websocket && !r->answered)
         return; // http brings nothing before the 101

@@ -83,7 +83,7 @@ struct request {
 void request_begin(struct inflight *all, struct dispatch *d, struct http_msg *m, const char *path);
 
 // The client's side.
-void request_input(struct request *r, const char *p, size_t n, bool text, bool fin);
+void request_client_body(struct request *r, const char *p, size_t n, bool text, bool fin);
 void request_on_gone(struct request *r, bool slow);
 void request_on_sent(struct request *r); // the socket took something
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * orders - what an ingress is told at its start (BOOT.orders, JSON; ARCHITECTURE.md, "Orders").
+ * ingress_orders - what an ingress is told at its start (BOOT.orders, JSON; ARCHITECTURE.md, "Orders").
  *
  * A key that is missing keeps its default, one of a wrong type or out of range is an error; unknown
  * ones are skipped: a newer control may say more.
@@ -14,7 +14,7 @@
 
 struct err;
 
-struct orders {
+struct ingress_orders {
     uint32_t place;
     char state_dir[1024], root_path[256];
     struct http_limits limits;
@@ -22,4 +22,4 @@ struct orders {
     bool access_log;
 };
 
-int orders_parse(struct bytes json, struct orders *ret, struct err *err);
+int ingress_orders_parse(struct bytes json, struct ingress_orders *ret, struct err *err);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "serve/orders.h"
+#include "serve/ingress_orders.h"
 
 #include "abi/plugin.h"
 #include "base/check.h"
@@ -17,7 +17,7 @@ struct number {
     size_t at;
 };
 
-#define N(name, kind, member) {#name, kind, offsetof(struct orders, member)}
+#define N(name, kind, member) {#name, kind, offsetof(struct ingress_orders, member)}
 static const struct number numbers[] = {
     N(max_request_line_bytes, K_U32, limits.request_line_bytes),
     N(max_header_bytes, K_U32, limits.header_bytes),
@@ -32,19 +32,19 @@ static const struct number numbers[] = {
     N(request_timeout_s, K_SECONDS, request_timeout_s),
 };
 
-static int parse(const cJSON *root, struct orders *o, struct err *err);
-static int get_number(const cJSON *http, const struct number *n, struct orders *o,
+static int parse(const cJSON *root, struct ingress_orders *o, struct err *err);
+static int get_number(const cJSON *http, const struct number *n, struct ingress_orders *o,
                       struct err *err);
 static int get_text(const cJSON *from, const char *name, char *out, size_t cap, struct err *err);
 
-int orders_parse(struct bytes json, struct orders *ret, struct err *err)
+int ingress_orders_parse(struct bytes json, struct ingress_orders *ret, struct err *err)
 {
     cJSON *root = cJSON_ParseWithLength(json.p, json.n);
     if (!cJSON_IsObject(root)) {
         cJSON_Delete(root);
         return err_set(err, SV_E_INVALID, "the orders are not a JSON object");
     }
-    struct orders o = {.limits = http_limits_default, .access_log = true};
+    struct ingress_orders o = {.limits = http_limits_default, .access_log = true};
     int rc = parse(root, &o, err);
     cJSON_Delete(root);
     if (rc < 0)
@@ -55,7 +55,7 @@ int orders_parse(struct bytes json, struct orders *ret, struct err *err)
     return 0;
 }
 
-static int parse(const cJSON *root, struct orders *o, struct err *err)
+static int parse(const cJSON *root, struct ingress_orders *o, struct err *err)
 {
     const cJSON *place = cJSON_GetObjectItemCaseSensitive(root, "place");
     const cJSON *http = cJSON_GetObjectItemCaseSensitive(root, "http");
@@ -72,7 +72,7 @@ static int parse(const cJSON *root, struct orders *o, struct err *err)
     return rc;
 }
 
-static int get_number(const cJSON *http, const struct number *n, struct orders *o, struct err *err)
+static int get_number(const cJSON *http, const struct number *n, struct ingress_orders *o, struct err *err)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(http, n->name);
     if (!v)
