@@ -25,12 +25,12 @@
  *   each of these --gone--> DEAD (freed in libuv's close callback)
  *
  *   state   what is going on                        read timer  reads?
- *   IDLE    no byte of the next request             keep-alive  yes
+ *   IDLE    no byte of the next request             keep-alive  unless choked
  *   HEAD    part of a head is in `in`               header      yes
  *   BODY    head handed over, body comes            body rate   unless paused
  *   WAIT    request whole, answer not               none        until HTTP_AHEAD_MAX wait in `in`
  *   SKIP    answered, a small rest is thrown away   body rate   yes
- *   WS      websocket                               none        unless paused
+ *   WS      websocket                               none        unless paused or choked
  *   FLUSH   `out` leaves, then the end              none        no
  *   LINGER  our side is shut, input is discarded    linger      yes
  *
@@ -95,16 +95,24 @@ void conn_event(struct http_conn *c, enum conn_event e)
     }
 }
 
+// A client that asks on without reading gets no further: answers (and pongs) must not pile up.
+static bool choked(const struct http_conn *c)
+{
+    return buf_len(&c->out) > HTTP_PENDING_LOW;
+}
+
 static bool wants_input(const struct http_conn *c)
 {
     switch ((enum conn_state)c->state) {
     case CS_IDLE:
+        return !choked(c);
+    case CS_WS:
+        return !c->paused && !choked(c);
     case CS_HEAD:
     case CS_SKIP:
     case CS_LINGER:
         return true;
     case CS_BODY:
-    case CS_WS:
         return !c->paused;
     case CS_WAIT:
         return buf_len(&c->in) < HTTP_AHEAD_MAX;
@@ -176,6 +184,9 @@ void conn_close(struct http_conn *c, enum http_gone why)
     close(c->fd);
     c->fd = -1;
     conn_gone(c, why);
+    const struct http_server *s = c->server;
+    if (s->handler.on_conn)
+        s->handler.on_conn(s->ctx, -1, NULL);
 }
 
 void conn_refuse(struct http_conn *c, int code, const char *text)
@@ -213,6 +224,8 @@ static size_t step(struct http_conn *c, const char *p, size_t n)
 {
     switch ((enum conn_state)c->state) {
     case CS_IDLE:
+        if (choked(c))
+            return 0;
         conn_event(c, CE_BYTES);
         return request_head(c, p, n);
     case CS_HEAD:
@@ -222,7 +235,7 @@ static size_t step(struct http_conn *c, const char *p, size_t n)
     case CS_SKIP:
         return skip(c, n);
     case CS_WS:
-        return c->paused ? 0 : ws_input(c, p, n);
+        return wants_input(c) ? ws_input(c, p, n) : 0;
     case CS_WAIT:
         return 0;
     case CS_FLUSH:
@@ -402,6 +415,9 @@ static void on_turn(struct turn_item *it)
         process_kept(c);
     if (c->state != CS_DEAD)
         flush(c);
+    bool could_go_on = c->state == CS_IDLE || c->state == CS_WS;
+    if (could_go_on && buf_len(&c->in) > 0 && wants_input(c))
+        conn_touch(c);
     set_interest(c);
 }
 
@@ -440,6 +456,10 @@ void conn_timeout(struct http_conn *c, enum timer_kind kind)
         arm_body(c);
         return;
     }
+    if (kind == TIMER_IDLE && buf_len(&c->out) > 0) { // a slow reader has the write timer
+        server_timer_arm(c->server, &c->read_timer, TIMER_IDLE);
+        return;
+    }
     if (kind == TIMER_HEAD && buf_len(&c->in) > 0)
         conn_refuse(c, -408, "the header did not arrive in time (header_timeout_s)");
     else if (kind == TIMER_BODY && c->state == CS_BODY)
@@ -447,6 +467,18 @@ void conn_timeout(struct http_conn *c, enum timer_kind kind)
     else
         conn_close(c, GONE_CLOSED);
     set_interest(c);
+}
+
+void conn_close_idle(struct http_conn *c)
+{
+    if (c->x || c->state == CS_FLUSH || c->state == CS_LINGER || c->state == CS_DEAD)
+        return;
+    if (buf_len(&c->out) == 0) {
+        conn_close(c, GONE_CLOSED);
+        return;
+    }
+    conn_event(c, CE_LAST);
+    conn_touch(c);
 }
 
 // The socket took nothing for so long; bytes that the client has acknowledged meanwhile count.

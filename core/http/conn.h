@@ -92,7 +92,8 @@ struct exchange {
     struct buf head;            // the request's head, cut into strings in place; then paths
     struct http_header *headers; // owned, limits.headers of them
     llhttp_t parser;
-    char *value_end;  // while parsing: where the last value's span ended
+    char *target_end; // while parsing: where the target's span ended,
+    char *value_end;  // and the last value's
     bool chunked, whole, sent_continue;
     uint64_t left;      // of a body with content-length
     uint32_t chunks, ext_bytes, trailer_bytes;
@@ -184,6 +185,7 @@ void conn_open(struct http_conn *c);
 void conn_event(struct http_conn *c, enum conn_event e);
 void conn_touch(struct http_conn *c); // output or input waits: run in this turn's end
 void conn_close(struct http_conn *c, enum http_gone why); // at once
+void conn_close_idle(struct http_conn *c); // unless an answer is in work
 void conn_timeout(struct http_conn *c, enum timer_kind kind);
 void conn_write_timeout(struct http_conn *c);
 // Refuses what the client sent: error (if nothing was answered yet), then the end.

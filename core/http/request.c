@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "http/conn.h"
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "http/policy.h"
@@ -95,7 +96,7 @@ static int on_url(llhttp_t *p, const char *at, size_t n)
     struct exchange *x = p->data;
     if (!x->msg.target)
         x->msg.target = at;
-    x->value_end = (char *)(uintptr_t)at + n;
+    x->target_end = (char *)(uintptr_t)at + n;
     return 0;
 }
 
@@ -106,6 +107,7 @@ static int on_header_field(llhttp_t *p, const char *at, size_t n)
         x->trailer_bytes += (uint32_t)n;
         return 0;
     }
+    CHECK(x->msg.n_headers < x->msg.conn->server->limits.headers); // scan_line has counted
     struct http_header *h = &x->headers[x->msg.n_headers++];
     char *name = (char *)(uintptr_t)at;
     for (size_t i = 0; i < n; i++)
@@ -125,6 +127,8 @@ static int on_header_value(llhttp_t *p, const char *at, size_t n)
         return 0;
     }
     struct http_header *h = &x->headers[x->msg.n_headers - 1];
+    if (n == 0)
+        return 0; // `at` is the next line's then
     if (!*h->value)
         h->value = at;
     x->value_end = (char *)(uintptr_t)at + n;
@@ -226,13 +230,19 @@ static int parse_head(struct exchange *x, struct err *err)
         return err_set(err, -400, "more than one space after the method");
     *method_end = '\0';
     m->method = buf_head(&x->head);
-    *strchr(m->target, ' ') = '\0';
+    if (*x->target_end != ' ')
+        return err_set(err, -400, "the request line has no HTTP version");
+    *x->target_end = '\0';
     m->headers = x->headers;
     char *room = buf_reserve(&x->head, 0);
-    return policy_check(m, x->parser.http_major, x->parser.http_minor, room, &x->chunked, err);
+    int rc = policy_check(m, x->parser.http_major, x->parser.http_minor, room, &x->chunked, err);
+    // Two readings of the framing, llhttp's and the policy's: they must agree.
+    if (rc == 0 && (e == HPE_PAUSED) != (m->content_length == 0))
+        return err_set(err, -400, "it is not clear whether the request has a body");
+    return rc;
 }
 
-static void head_done(struct http_conn *c)
+static void next_head(struct http_conn *c)
 {
     c->scan = c->line = c->first_end = 0;
     c->lines = 0;
@@ -279,7 +289,7 @@ size_t request_head(struct http_conn *c, const char *p, size_t n)
         return n;
     struct exchange *x = begin(c, p, end);
     struct err err = {0};
-    head_done(c);
+    next_head(c);
     int rc = parse_head(x, &err);
     if (rc < 0) {
         server_exchange_put(c->server, x);

@@ -241,8 +241,6 @@ void server_forget(struct http_conn *c)
     server_buf_put(s, &c->in);
     server_buf_put(s, &c->out);
     xfree(c);
-    if (s->handler.on_conn && !s->dying)
-        s->handler.on_conn(s->ctx, -1, NULL);
     if (s->n_conns > 0)
         return;
     if (s->dying) {
@@ -418,18 +416,10 @@ void http_server_drain(struct http_server *s, void (*on_idle)(void *ctx))
     on_idle(s->ctx);
 }
 
-static void close_where(struct http_server *s, bool idle_only)
-{
-    list_for_each_safe(n, &s->conns) {
-        struct http_conn *c = CONTAINER_OF(n, struct http_conn, node);
-        if (!idle_only || (!c->x && c->state != CS_FLUSH && c->state != CS_LINGER))
-            conn_close(c, GONE_CLOSED);
-    }
-}
-
 void http_server_close_idle(struct http_server *s)
 {
-    close_where(s, true);
+    list_for_each_safe(n, &s->conns)
+        conn_close_idle(CONTAINER_OF(n, struct http_conn, node));
 }
 
 static void maybe_free(struct http_server *s)
@@ -458,6 +448,7 @@ void http_server_destroy(struct http_server *s, void (*on_free)(void *ctx))
     s->on_idle = NULL;
     s->on_free = on_free;
     stop_listening(s);
-    close_where(s, false);
+    list_for_each_safe(n, &s->conns)
+        conn_close(CONTAINER_OF(n, struct http_conn, node), GONE_CLOSED);
     uv_close((uv_handle_t *)&s->tick, on_handle_closed);
 }
