@@ -501,7 +501,7 @@ class Ledger:
     HEAD = ("rows", "batches", "most_at_once", "cancels", "ends", "events", "paused", "capacity")
     ROW = struct.Struct("<QQQQIIIII12x")
 
-    def __init__(self, path, capacity=200000):
+    def __init__(self, path, capacity=1000000):
         self.path = Path(path)
         total = 64 + capacity * self.ROW.size
         with open(self.path, "wb") as f:

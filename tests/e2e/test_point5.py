@@ -81,8 +81,8 @@ def test_every_cancel_arrives_and_nothing_leaks(tmp_path):
         after = wait_for("nothing is ongoing", 10, left)
 
         def grew(name, **labels):
-            return after.sum(name, app="streams", **labels) - before.sum(
-                name, app="streams", **labels
+            return after.sum(name, application="streams", **labels) - before.sum(
+                name, application="streams", **labels
             )
 
         counts = {
@@ -90,7 +90,7 @@ def test_every_cancel_arrives_and_nothing_leaks(tmp_path):
             "given": grew("salver_requests_given_total"),
             "cancelled": grew("salver_requests_cancelled_total"),
         }
-        outcomes = after.by("salver_requests_total", "outcome", app="streams")
+        outcomes = after.by("salver_requests_total", "outcome", application="streams")
         growth = {
             pid: (rss_bytes(pid) - rss, fd_count(pid) - fds) for pid, (rss, fds) in flat.items()
         }
