@@ -9,8 +9,8 @@
  */
 __attribute__((noreturn, format(printf, 3, 4))) void check_bug(const char *file, int line,
                                                                const char *fmt, ...);
-#define BUG(...) check_bug(__FILE__, __LINE__, __VA_ARGS__)
+#define BUG(...)    check_bug(__FILE__, __LINE__, __VA_ARGS__)
 #define CHECK(cond) ((cond) ? (void)0 : BUG("broken: %s", #cond))
 
-#define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
+#define ARRAY_LEN(a)                    (sizeof(a) / sizeof *(a))
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))

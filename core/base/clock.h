@@ -8,7 +8,7 @@
 
 #define NS_PER_US 1000ull
 #define NS_PER_MS 1000000ull
-#define NS_PER_S 1000000000ull
+#define NS_PER_S  1000000000ull
 
 uint64_t clock_now_ns(void);  // CLOCK_MONOTONIC
 uint64_t clock_wall_ns(void); // CLOCK_REALTIME, since 1970

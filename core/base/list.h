@@ -12,8 +12,14 @@ struct list {
     struct list *prev, *next;
 };
 
-static inline void list_init(struct list *h) { h->prev = h->next = h; }
-static inline bool list_empty(const struct list *h) { return h->next == h; }
+static inline void list_init(struct list *h)
+{
+    h->prev = h->next = h;
+}
+static inline bool list_empty(const struct list *h)
+{
+    return h->next == h;
+}
 static inline void list_push(struct list *h, struct list *n) // at the end
 {
     n->prev = h->prev;
@@ -29,7 +35,10 @@ static inline void list_remove(struct list *n) // n may be in no list: then noth
     n->next->prev = n->prev;
     n->prev = n->next = NULL;
 }
-static inline struct list *list_first(struct list *h) { return list_empty(h) ? NULL : h->next; }
+static inline struct list *list_first(struct list *h)
+{
+    return list_empty(h) ? NULL : h->next;
+}
 
 #define list_for_each(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
 #define list_for_each_safe(it, head)                                                               \

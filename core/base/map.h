@@ -15,10 +15,10 @@ struct map {
     size_t len, cap, gone;
 };
 
-void map_finish(struct map *m); // `= {0}` is an empty map
-void *map_get(const struct map *m, uint64_t key);               // NULL: absent
-void *map_put(struct map *m, uint64_t key, void *value);        // returns the old value or NULL
-void *map_take(struct map *m, uint64_t key);                    // removes; NULL: absent
+void map_finish(struct map *m);                          // `= {0}` is an empty map
+void *map_get(const struct map *m, uint64_t key);        // NULL: absent
+void *map_put(struct map *m, uint64_t key, void *value); // returns the old value or NULL
+void *map_take(struct map *m, uint64_t key);             // removes; NULL: absent
 // Walks in no order. *pos starts at 0; NULL at the end.
 void *map_next(const struct map *m, size_t *pos, uint64_t *key);
 

@@ -10,7 +10,7 @@
 
 void *xcalloc(size_t n, size_t size); // zeroed
 void *xrealloc(void *p, size_t size);
-char *xstrdup(const char *s);                // NULL stays NULL
-char *xstrndup(const char *s, size_t n);     // at most n bytes, NUL added
-void xfree(void *p);                         // NULL is fine
+char *xstrdup(const char *s);            // NULL stays NULL
+char *xstrndup(const char *s, size_t n); // at most n bytes, NUL added
+void xfree(void *p);                     // NULL is fine
 __attribute__((format(printf, 1, 2))) char *xasprintf(const char *fmt, ...);

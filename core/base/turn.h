@@ -27,6 +27,6 @@ struct turn {
 };
 
 int turn_init(struct turn *t, uv_loop_t *loop);
-void turn_close(struct turn *t); // closes its handles; items must be gone
+void turn_close(struct turn *t);                     // closes its handles; items must be gone
 void turn_add(struct turn *t, struct turn_item *it); // twice is once
 void turn_drop(struct turn_item *it);

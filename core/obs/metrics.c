@@ -37,6 +37,7 @@ static const struct core_metric {
  * Where a metric is, by hash of page address, name and labels. An entry is a guess that is checked
  * against the page, so a page that was unmapped, or two metrics of one hash, do no harm.
  */
+enum { PLACES_MAX = 1 << 16 }; // then it begins anew: it only spares searches
 static struct map places;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // makes metrics, guards `places`
 
@@ -44,6 +45,13 @@ static uint64_t place_of(const struct page *p, const char *name, const char *lab
 {
     uint64_t h = hash_bytes(name, strlen(name), (uint64_t)(uintptr_t)p);
     return hash_bytes(labels, strlen(labels), h);
+}
+
+static void remember(uint64_t key, uint32_t index)
+{
+    if (places.len >= PLACES_MAX)
+        map_finish(&places);
+    map_put(&places, key, (void *)(uintptr_t)(index + 1));
 }
 
 static bool is_metric(const struct page_metric *m, const char *name, const char *labels)
@@ -62,7 +70,7 @@ static struct page_metric *find(struct page *p, const char *name, const char *la
     for (uint32_t i = 0; i < n; i++) {
         if (!is_metric(&p->metrics[i], name, labels))
             continue;
-        map_put(&places, key, (void *)(uintptr_t)(i + 1));
+        remember(key, i);
         return &p->metrics[i];
     }
     return NULL;
@@ -84,7 +92,7 @@ static struct page_metric *make(struct page *p, uint32_t kind, const char *name,
     if (n_bounds)
         memcpy(m->bounds, bounds, n_bounds * sizeof *bounds);
     atomic_store(&p->n_metrics, n + 1);
-    map_put(&places, place_of(p, name, labels), (void *)(uintptr_t)(n + 1));
+    remember(place_of(p, name, labels), n);
     return m;
 }
 

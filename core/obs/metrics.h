@@ -21,8 +21,8 @@ extern const double metrics_bounds[];
 extern const uint32_t metrics_n_bounds; // <= PAGE_BUCKETS
 
 enum metrics_id {
-#define COUNTER(id, name, help) M_##id,
-#define GAUGE(id, name, help) M_##id,
+#define COUNTER(id, name, help)   M_##id,
+#define GAUGE(id, name, help)     M_##id,
 #define HISTOGRAM(id, name, help) M_##id,
 #include "obs/metrics.def"
 #undef COUNTER
@@ -36,12 +36,22 @@ struct page_metric *metrics_core(struct page *p, enum metrics_id id, const char 
 // A name or labels that are too long or that Prometheus would not read give the overflow metric.
 struct page_metric *metrics_get(struct page *p, uint32_t kind, const char *name, const char *labels,
                                 const char *help, const double *bounds, uint32_t n_bounds);
-// key1, value1, key2, value2, ..., NULL -> `key1="value1",key2="value2"`, escaped. A value that does not
-// fit is cut; a pair of which not even the key fits is left out. Ends with (const char *)NULL.
+// key1, value1, key2, value2, ..., NULL -> `key1="value1",key2="value2"`, escaped. A value that
+// does not fit is cut; a pair of which not even the key fits is left out. Ends with (const char
+// *)NULL.
 __attribute__((sentinel)) void metrics_labels(char *out, size_t cap, ...);
-static inline void metrics_add(struct page_metric *m, double v) { page_metric_add(m, v); }
-static inline void metrics_set(struct page_metric *m, double v) { page_metric_set(m, v); }
-static inline void metrics_observe(struct page_metric *m, double v) { page_metric_observe(m, v); }
+static inline void metrics_add(struct page_metric *m, double v)
+{
+    page_metric_add(m, v);
+}
+static inline void metrics_set(struct page_metric *m, double v)
+{
+    page_metric_set(m, v);
+}
+static inline void metrics_observe(struct page_metric *m, double v)
+{
+    page_metric_observe(m, v);
+}
 
 // Sums `pages` (NULL entries and folded ones are skipped) with `fold` (may be NULL; read under its
 // seq) into Prometheus text.

@@ -20,6 +20,6 @@ struct sample {
 };
 
 bool sample_read(const struct page_metric *m, struct sample *ret); // false: unfit
-bool sample_name_ok(const char *name);     // [a-zA-Z_:][a-zA-Z0-9_:]*
+bool sample_name_ok(const char *name);                             // [a-zA-Z_:][a-zA-Z0-9_:]*
 bool sample_labels_ok(const char *labels); // key="value",... with \\, \" and \n escaped; "" is fine
 uint32_t sample_count(const struct page *p); // metrics of the page, clamped

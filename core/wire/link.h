@@ -56,7 +56,7 @@ struct link {
 // Takes own_fd. `name` is this process's, for HELLO.
 int link_open(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, enum wire_role role,
               const char *name, const struct link_ops *ops, void *ctx, struct err *err);
-void link_kick(struct link *l); // there is something in link->out
+void link_kick(struct link *l);                               // there is something in link->out
 void link_put_fds(struct link *l, const int *own_fds, int n); // belongs to the next frame put
 void link_flush(struct link *l);                              // now, without waiting for the turn
 void link_close(struct link *l, void (*on_free)(struct link *)); // memory is yours again in on_free

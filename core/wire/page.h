@@ -37,9 +37,26 @@ enum page_request_state {
 
 // What an instance thread is doing; the names are the ABI's callbacks.
 enum page_doing {
-    PD_IDLE = 0, PD_CREATE, PD_PLAN, PD_LOAD, PD_WARM, PD_RECONFIGURE, PD_HEALTH, PD_DRAIN,
-    PD_UNLOAD, PD_DESTROY, PD_RUN, PD_SUBMIT, PD_INPUT, PD_CANCEL, PD_WRITABLE, PD_STEP, PD_POST,
-    PD_BATCH_KEY, PD_DLOPEN, PD_COUNT,
+    PD_IDLE = 0,
+    PD_CREATE,
+    PD_PLAN,
+    PD_LOAD,
+    PD_WARM,
+    PD_RECONFIGURE,
+    PD_HEALTH,
+    PD_DRAIN,
+    PD_UNLOAD,
+    PD_DESTROY,
+    PD_RUN,
+    PD_SUBMIT,
+    PD_INPUT,
+    PD_CANCEL,
+    PD_WRITABLE,
+    PD_STEP,
+    PD_POST,
+    PD_BATCH_KEY,
+    PD_DLOPEN,
+    PD_COUNT,
 };
 extern const char *const page_doing_names[PD_COUNT];
 
@@ -63,8 +80,8 @@ struct page_metric {
     char labels[256]; // as exposed, without braces: app="a",deployment="d"
     char help[128];
     uint32_t kind, n_bounds;
-    _Atomic uint64_t value; // a double's bits: counter, gauge, histogram's sum
-    double bounds[PAGE_BUCKETS]; // ascending upper bounds of a histogram
+    _Atomic uint64_t value;                     // a double's bits: counter, gauge, histogram's sum
+    double bounds[PAGE_BUCKETS];                // ascending upper bounds of a histogram
     _Atomic uint64_t buckets[PAGE_BUCKETS + 1]; // not cumulative; +Inf is [PAGE_BUCKETS]
 };
 
@@ -79,17 +96,17 @@ struct page_last_words {
 
 struct page {
     uint32_t magic, version;
-    uint32_t role;           // enum wire_role
-    _Atomic uint32_t state;  // enum wire_status
+    uint32_t role;          // enum wire_role
+    _Atomic uint32_t state; // enum wire_status
     uint64_t child_id, started_ns;
     _Atomic uint64_t pid;
-    char name[128];          // app/deployment/index, ingress/0
-    char plugin[128];        // name and version of the plugin
+    char name[128];                // app/deployment/index, ingress/0
+    char plugin[128];              // name and version of the plugin
     _Atomic uint64_t heartbeat_ns; // the I/O thread's, every second at least
     _Atomic uint32_t in_flight;
-    _Atomic uint32_t folded; // its counters are in the fold page
+    _Atomic uint32_t folded;                // its counters are in the fold page
     _Atomic uint32_t n_threads, n_requests; // of the arrays below, in use
-    _Atomic uint64_t free_requests; // count of changes << 32 | first free slot plus 1
+    _Atomic uint64_t free_requests;         // count of changes << 32 | first free slot plus 1
     struct page_thread threads[PAGE_THREADS];
     struct page_request requests[PAGE_REQUESTS];
     _Atomic uint32_t log_next; // lines ever written
@@ -100,7 +117,7 @@ struct page {
     struct page_metric metrics[PAGE_METRICS];
 };
 
-int page_create(const char *name, struct err *err); // a memfd with a written head; the fd
+int page_create(const char *name, struct err *err);       // a memfd with a written head; the fd
 int page_map(int fd, struct page **ret, struct err *err); // checks size, seals, magic, version
 void page_unmap(struct page *p);
 

@@ -22,9 +22,9 @@ struct err;
 enum {
     WIRE_VERSION = 1,
     WIRE_HEAD = 16,
-    WIRE_FRAME_MAX = 4 << 20,  // bytes: a snapshot with some thousand routes
-    WIRE_DATA_MAX = 64 << 10,  // bytes of one BODY or DATA frame
-    WIRE_WINDOW = 256 << 10,   // bytes each request may send at first, each way
+    WIRE_FRAME_MAX = 4 << 20, // bytes: a snapshot with some thousand routes
+    WIRE_DATA_MAX = 64 << 10, // bytes of one BODY or DATA frame
+    WIRE_WINDOW = 256 << 10,  // bytes each request may send at first, each way
     WIRE_FDS_MAX = 2,
 };
 
@@ -41,13 +41,13 @@ enum wire_status {
 
 // flags of SUBMIT, BODY and DATA
 enum {
-    WIRE_FIN = 1u,          // last of its body; nothing follows
-    WIRE_TEXT = 2u,         // websocket text message
-    WIRE_FLUSH = 4u,        // do not wait for more before writing to the client
-    WIRE_WEBSOCKET = 8u,    // SUBMIT: an upgraded connection
-    WIRE_STREAM_IN = 16u,   // SUBMIT: the body streams to input()
+    WIRE_FIN = 1u,        // last of its body; nothing follows
+    WIRE_TEXT = 2u,       // websocket text message
+    WIRE_FLUSH = 4u,      // do not wait for more before writing to the client
+    WIRE_WEBSOCKET = 8u,  // SUBMIT: an upgraded connection
+    WIRE_STREAM_IN = 16u, // SUBMIT: the body streams to input()
     WIRE_WANTS_STREAM = 32u,
-    WIRE_MORE = 64u,        // BODY, DATA: the message goes on in the next frame
+    WIRE_MORE = 64u, // BODY, DATA: the message goes on in the next frame
 };
 
 enum wire_why { WHY_CLIENT_GONE = 1, WHY_DEADLINE = 2, WHY_DRAIN = 3, WHY_SLOW_READER = 4 };
@@ -69,26 +69,27 @@ struct wire_frame {
 
 // Kinds: WIRE_hello, WIRE_boot, ... ; structs: struct wire_hello, ...
 #define MSG(name, number, n_fds, fields, way, doc) WIRE_##name = number,
-#define RAW(name, number, way, doc) WIRE_##name = number,
+#define RAW(name, number, way, doc)                WIRE_##name = number,
 enum wire_kind {
 #include "wire/wire.def"
 };
 #undef MSG
 #undef RAW
 
-#define U32(f) uint32_t f;
-#define U64(f) uint64_t f;
-#define I32(f) int32_t f;
-#define I64(f) int64_t f;
-#define F64(f) double f;
-#define STR(f) const char *f;
+#define U32(f)  uint32_t f;
+#define U64(f)  uint64_t f;
+#define I32(f)  int32_t f;
+#define I64(f)  int64_t f;
+#define F64(f)  double f;
+#define STR(f)  const char *f;
 #define BLOB(f) struct bytes f;
 #define RAW(name, number, way, doc)
 #define MSG(name, number, n_fds, fields, way, doc)                                                 \
     struct wire_##name {                                                                           \
         fields                                                                                     \
     };                                                                                             \
-    void wire_put_##name(struct buf *out, uint64_t id, uint32_t flags, const struct wire_##name *m); \
+    void wire_put_##name(struct buf *out, uint64_t id, uint32_t flags,                             \
+                         const struct wire_##name *m);                                             \
     int wire_get_##name(const struct wire_frame *f, struct wire_##name *ret, struct err *err);
 #include "wire/wire.def"
 #undef U32
