@@ -4,7 +4,7 @@
 #include "abi/plugin.h"
 #include "base/buf.h"
 #include "base/err.h"
-#include "base/mem.h"
+#include "base/str.h"
 #include "conf/cross.h"
 #include "conf/resolve.h"
 #include "conf/tables.h"
@@ -194,6 +194,110 @@ void conf_print(const struct conf_file *f, struct buf *out)
     }
     if (f->report && f->report->n_errors > shown)
         buf_printf(out, "%s: %u more errors\n", f->path, f->report->n_errors - shown);
+}
+
+// --- a plugin and its options as flags
+
+// Option names have '_' where a shell's user writes '-'.
+static char *flag_key(struct conf_file *f, const char *flag)
+{
+    char *key = arena_strdup(&f->arena, flag);
+
+    for (char *c = key; *c; c++)
+        if (*c == '-')
+            *c = '_';
+    return key;
+}
+
+static struct yaml_node *flag_value(struct conf_file *f, struct place at, const char *text)
+{
+    if (!str_valid_utf8(text, strlen(text)) || strlen(text) > CONF_FILE_MAX) {
+        report_error(f->report, at, "the value is no UTF-8 text of at most %d bytes", CONF_FILE_MAX);
+        return NULL;
+    }
+    if (*text == '[' || *text == '{')
+        return yaml_parse(at.file, text, strlen(text), f->report);
+    struct yaml_node *node = yaml_scalar(&f->arena, at, text);
+    if (!*text) { // an empty argument is an empty text, not nothing
+        node->kind = YAML_TEXT;
+        node->plain = false;
+    }
+    return node;
+}
+
+static struct yaml_node *flags_config(struct conf_file *f, const char *const *keys,
+                                      const char *const *values, uint32_t n)
+{
+    struct yaml_node *config = yaml_map(&f->arena, (struct place){f->path, 0, 0}, n);
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct place at = {arena_printf(&f->arena, "--%s", keys[i]), 0, 0};
+        const char *key = flag_key(f, keys[i]);
+        struct yaml_node *value = flag_value(f, at, values[i]);
+        if (yaml_get(config, key))
+            report_error(f->report, at, "stands here twice");
+        else if (value)
+            yaml_add(config, key, value);
+    }
+    return config;
+}
+
+// models/Qwen2.5-0.5B.gguf -> Qwen2.5-0.5B: an extension begins with a letter.
+static const char *model_name(struct conf_file *f, const char *model)
+{
+    char *path = arena_strdup(&f->arena, model);
+    size_t n = strlen(path);
+
+    while (n > 1 && path[n - 1] == '/')
+        path[--n] = '\0';
+    char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');
+    if (dot && dot > base && ((dot[1] >= 'a' && dot[1] <= 'z') || (dot[1] >= 'A' && dot[1] <= 'Z')))
+        *dot = '\0';
+    return cross_name(&f->arena, base);
+}
+
+static struct yaml_node *list_of(struct arena *arena, struct yaml_node *item)
+{
+    struct yaml_node *list = arena_alloc(arena, sizeof *list);
+
+    list->kind = YAML_SEQ;
+    list->at = item->at;
+    list->items = arena_alloc(arena, sizeof(struct yaml_node *));
+    list->items[0] = item;
+    list->n = 1;
+    return list;
+}
+
+static struct yaml_node *flags_tree(struct conf_file *f, const char *plugin,
+                                    struct yaml_node *config)
+{
+    struct place at = {f->path, 0, 0}, named = {"--plugin", 0, 0};
+    struct arena *arena = &f->arena;
+    const struct yaml_node *model = yaml_get(config, "model");
+    const char *base = strrchr(plugin, '/');
+    const char *name = model && model->text ? model->text : base ? base + 1 : plugin;
+    struct yaml_node *root = yaml_map(arena, at, 1), *app = yaml_map(arena, at, 2),
+                     *deployment = yaml_map(arena, at, 2);
+
+    yaml_add(deployment, "name", yaml_scalar(arena, named, model_name(f, name)));
+    yaml_add(deployment, "config", config);
+    yaml_add(app, "plugin", yaml_scalar(arena, named, plugin));
+    yaml_add(app, "deployments", list_of(arena, deployment));
+    yaml_add(root, "applications", list_of(arena, app));
+    return root;
+}
+
+int conf_from_flags(const char *plugin, const char *const *keys, const char *const *values,
+                    uint32_t n, struct conf_file *ret, struct err *err)
+{
+    file_init(ret, "command line");
+    set_dir(ret);
+    if (n > CONF_FLAGS_MAX)
+        report_error(ret->report, (struct place){ret->path, 0, 0},
+                     "%u options; at most %d are taken", n, CONF_FLAGS_MAX);
+    else
+        load_tree(ret, flags_tree(ret, plugin, flags_config(ret, keys, values, n)));
+    return report_result(ret->report, err);
 }
 
 // --- places

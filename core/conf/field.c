@@ -105,18 +105,21 @@ static void store(const struct field *f, union field_value v, void *obj)
 
 // --- what a field wants, in words
 
+// An amount in the largest unit that it is a whole number of.
 static void put_amount(const struct field *f, double v, struct buf *out)
 {
-    static const char *const units[] = {"", "KiB", "MiB", "GiB", "TiB"};
-    size_t unit = 0;
+    static const struct unit {
+        const char *name;
+        double next; // how many make one of the next unit; 0: the last
+    } sizes[] = {{"", 1024}, {"KiB", 1024}, {"MiB", 1024}, {"GiB", 1024}, {"TiB", 0}},
+      times[] = {{"s", 60}, {"m", 60}, {"h", 24}, {"d", 0}}, none[] = {{"", 0}};
+    const struct unit *u = f->type == FIELD_BYTES     ? sizes
+                           : f->type == FIELD_SECONDS ? times
+                                                      : none;
 
-    if (f->type == FIELD_BYTES) {
-        for (; unit + 1 < ARRAY_LEN(units) && v >= 1024 && fmod(v, 1024) == 0; unit++)
-            v /= 1024;
-        buf_printf(out, "%.15g%s", v, units[unit]);
-    } else {
-        buf_printf(out, "%.15g", v);
-    }
+    for (; u->next > 0 && v >= u->next && fmod(v, u->next) == 0; u++)
+        v /= u->next;
+    buf_printf(out, "%.15g%s", v, u->name);
 }
 
 void field_range_text(const struct field *f, struct buf *out)
@@ -133,10 +136,6 @@ void field_range_text(const struct field *f, struct buf *out)
     }
     if (f->unit)
         buf_printf(out, " %s", f->unit);
-    else if (f->type == FIELD_SECONDS)
-        buf_puts(out, " seconds");
-    else if (f->type == FIELD_BYTES)
-        buf_puts(out, " bytes");
 }
 
 static void put_choices(const struct field *f, struct buf *out)
@@ -162,14 +161,24 @@ static void put_wanted(const struct field *f, struct buf *out)
     struct buf range = {0};
     field_range_text(f, &range);
     if (buf_len(&range))
-        buf_printf(out, " from %s", buf_cstr(&range));
+        buf_printf(out, " %s %s", isinf(f->max) ? "of" : "from", buf_cstr(&range));
     buf_finish(&range);
     if (f->flags & FIELD_AUTO)
         buf_puts(out, " or auto");
-    if (f->type == FIELD_SECONDS)
-        buf_puts(out, " (a number, or one with a unit: 250ms, 10s, 5m, 1h)");
-    if (f->type == FIELD_BYTES)
-        buf_puts(out, " (a number, or one with a unit: 512KiB, 16MiB, 1GiB)");
+}
+
+// How to write one, for who wrote something else.
+static const char *how_to_write(const struct field *f, const struct yaml_node *node)
+{
+    double seconds;
+    int64_t bytes;
+    bool text = node->kind == YAML_TEXT;
+
+    if (f->type == FIELD_SECONDS && !(text && str_to_time(node->text, &seconds, NULL) == 0))
+        return text ? " (write seconds, or a number with its unit: 250ms, 10s, 5m, 1h)" : "";
+    if (f->type == FIELD_BYTES && !(text && str_to_bytes(node->text, &bytes, NULL) == 0))
+        return text ? " (write bytes, or a whole number with its unit: 512KiB, 16MiB, 1GiB)" : "";
+    return "";
 }
 
 static void put_got(const struct yaml_node *node, struct buf *out)
@@ -192,8 +201,8 @@ static bool tell_wanted(struct report *report, const struct field *f, const stru
 
     put_wanted(f, &wanted);
     put_got(node, &got);
-    report_error(report, node->at, "'%s' wants %s, not %s%s", f->name, buf_cstr(&wanted),
-                 buf_cstr(&got), hint);
+    report_error(report, node->at, "'%s' wants %s, not %s%s%s", f->name, buf_cstr(&wanted),
+                 buf_cstr(&got), how_to_write(f, node), hint);
     buf_finish(&wanted);
     buf_finish(&got);
     return false;
@@ -255,6 +264,8 @@ bool field_scalar(struct report *report, const struct field *f, const struct yam
     const char *hint = "";
     bool ok = false;
 
+    if (node->broken)
+        return false;
     switch (f->type) {
     case FIELD_TEXT:
         ok = node->kind == YAML_TEXT || node->kind == YAML_INT || node->kind == YAML_NUM;
@@ -296,7 +307,7 @@ static void tell_null(const struct field_reader *r, const struct field *f,
 {
     if (f->def)
         report_error(r->report, pair->at, "'%s' has no value; without this line it is %s", f->name,
-                     *f->def ? f->def : "empty");
+                     f->def);
     else
         report_error(r->report, pair->at, "'%s' has no value", f->name);
 }
@@ -333,6 +344,8 @@ static void read_value(const struct field_reader *r, const struct field *f,
     union field_value v;
 
     if (f->type == FIELD_TREE || f->type == FIELD_TABLE || f->type == FIELD_LIST) {
+        if (node->broken)
+            return;
         if (node->kind != (f->type == FIELD_LIST ? YAML_SEQ : YAML_MAP)) {
             tell_wanted(r->report, f, node, "");
         } else if (f->type == FIELD_TREE) {
@@ -350,14 +363,17 @@ static void read_value(const struct field_reader *r, const struct field *f,
         store(f, v, obj);
 }
 
-static bool next_name(const char **list, char *name, size_t cap)
+// One new name of an old one. False: both stand there.
+static bool read_new(const struct field_reader *r, const struct field_table *t, const char *name,
+                     const struct yaml_node *map, const struct yaml_pair *pair, void *obj)
 {
-    size_t n = strcspn(*list, ",");
+    const struct field *f = field_find(t, name);
 
-    if (!n)
+    CHECK(f);
+    if (yaml_get(map, name))
         return false;
-    snprintf(name, cap, "%.*s", (int)n, *list);
-    *list += n + ((*list)[n] == ',');
+    if (pair->value->kind != YAML_NULL)
+        read_value(r, f, pair->value, obj);
     return true;
 }
 
@@ -365,23 +381,20 @@ static void read_old(const struct field_reader *r, const struct field_table *t,
                      const struct field *old, const struct yaml_node *map,
                      const struct yaml_pair *pair, void *obj)
 {
-    const char *list = old->instead;
-    bool several = strchr(list, ',');
-    char name[64];
+    bool fresh = read_new(r, t, old->instead, map, pair, obj);
 
-    while (next_name(&list, name, sizeof name)) {
-        const struct field *f = field_find(t, name);
-        const struct yaml_pair *newer = yaml_pair(map, name);
-        CHECK(f);
-        if (newer && !several)
-            report_error(r->report, pair->at,
-                         "'%s' is the old name of '%s', which stands at line %u too: remove one",
-                         old->name, name, newer->at.line);
-        else if (!newer && pair->value->kind != YAML_NULL)
-            read_value(r, f, pair->value, obj);
+    if (old->also) { // a key that became two: whichever stands there itself wins
+        read_new(r, t, old->also, map, pair, obj);
+        report_warn(r->report, pair->at, "'%s' is an old name; write '%s' and '%s'", old->name,
+                    old->instead, old->also);
+    } else if (fresh) {
+        report_warn(r->report, pair->at, "'%s' is an old name; write '%s'", old->name,
+                    old->instead);
+    } else {
+        report_error(r->report, pair->at,
+                     "'%s' is the old name of '%s', which stands at line %u too: remove one",
+                     old->name, old->instead, yaml_pair(map, old->instead)->at.line);
     }
-    report_warn(r->report, pair->at, "'%s' is an old name; write %s%s", old->name, old->instead,
-                several ? " (each has its own key now)" : "");
 }
 
 static void read_field(const struct field_reader *r, const struct field *f,
@@ -390,11 +403,13 @@ static void read_field(const struct field_reader *r, const struct field *f,
     bool null = pair->value->kind == YAML_NULL;
 
     if (f->flags & FIELD_IGNORED) {
-        report_warn(r->report, pair->at, "'%s' means nothing here and is ignored: %s", f->name,
-                    f->doc);
+        report_warn(r->report, pair->at, "'%s' means nothing here and is ignored: %.*s", f->name,
+                    (int)strlen(f->doc) - 1, f->doc); // without its full stop
     } else if (f->flags & FIELD_REFUSED) {
         if (!null)
             report_error(r->report, pair->at, "'%s' is not taken: %s", f->name, f->doc);
+    } else if (f->type == FIELD_NONE) {
+        return; // somebody else's check
     } else if (null && !(f->flags & FIELD_NULLABLE)) {
         tell_null(r, f, pair);
     } else if (!null) {
@@ -409,7 +424,7 @@ void field_read(const struct field_reader *r, const struct field_table *t,
 {
     for (uint32_t i = 0; i < node->n; i++) { // old names first: the others win over them
         const struct field *f = field_find(t, node->pairs[i].key);
-        if (f && (f->flags & FIELD_OLD) && strchr(f->instead, ','))
+        if (f && f->also)
             read_old(r, t, f, node, &node->pairs[i], obj);
     }
     for (uint32_t i = 0; i < node->n; i++) {
@@ -418,12 +433,13 @@ void field_read(const struct field_reader *r, const struct field_table *t,
             tell_unknown(r, t, &node->pairs[i]);
         else if (!(f->flags & FIELD_OLD))
             read_field(r, f, &node->pairs[i], obj);
-        else if (!strchr(f->instead, ','))
+        else if (!f->also)
             read_old(r, t, f, node, &node->pairs[i], obj);
     }
     for (const struct field *f = t->fields; f->name; f++)
         if ((f->flags & FIELD_REQUIRED) && !yaml_get(node, f->name))
-            report_error(r->report, node->at, "'%s' is missing here: %s", f->name, f->doc);
+            report_error(r->report, node->at, "'%s' is missing %s%s", f->name,
+                         t->name ? "under " : "at the top of the file", t->name ? t->name : "");
 }
 
 // --- unknown keys
@@ -446,7 +462,7 @@ static const struct field_table *find_home(const struct field_table *t, const ch
                                            const struct field_table *not)
 {
     const struct field_table *found = NULL;
-    const struct field *own = t == not? NULL : field_find(t, key);
+    const struct field *own = t == not ? NULL : field_find(t, key);
 
     if (own && !(own->flags & (FIELD_IGNORED | FIELD_REFUSED)))
         return t;
@@ -462,13 +478,17 @@ static void tell_unknown(const struct field_reader *r, const struct field_table 
     const struct field_table *home = find_home(r->root, pair->key, t);
     const char *hint = field_hint(r->report->arena, pair->key, name_at, (void *)(uintptr_t)t);
 
+    const char *here = t->name ? arena_printf(r->report->arena, "under %s", t->name)
+                               : "at the top of the file";
+
     if (home)
-        report_error(r->report, pair->at, "'%s' belongs under %s, not under %s", pair->key,
-                     home->name, t->name);
+        report_error(r->report, pair->at, "'%s' belongs %s%s, not %s", pair->key,
+                     home->name ? "under " : "", home->name ? home->name : "at the top of the file",
+                     here);
     else if (*hint)
-        report_error(r->report, pair->at, "unknown key '%s' under %s%s", pair->key, t->name, hint);
+        report_error(r->report, pair->at, "unknown key '%s' %s%s", pair->key, here, hint);
     else
         report_error(r->report, pair->at,
-                     "unknown key '%s' under %s ('salver config --defaults' shows all keys)",
-                     pair->key, t->name);
+                     "unknown key '%s' %s ('salver config --defaults' shows all keys)", pair->key,
+                     here);
 }

@@ -60,7 +60,8 @@ struct field {
     const char *def;       // as it would stand in YAML; NULL: nothing
     const char *unit;      // behind a number in texts: "requests"
     const char *const *choices; // NULL-terminated
-    const char *instead;   // FIELD_OLD: the new name, or several with ','
+    const char *instead;   // FIELD_OLD: the new name
+    const char *also;      // FIELD_OLD: a second one
     const struct field_table *table; // FIELD_TABLE, FIELD_LIST
     size_t present;        // FIELD_TABLE: 1 + offset of a bool that says whether it was there
     size_t unless;         // 1 + offset of a bool: while it is true the field is not dumped
@@ -70,7 +71,7 @@ struct field {
 };
 
 struct field_table {
-    const char *name;            // where it stands: "applications[].deployments[]"
+    const char *name;            // where: "applications[].deployments[]"; NULL: the whole file
     const char *doc;             // a line or two
     size_t size;                 // of the struct
     const struct field *fields;  // ends with a field without a name
@@ -85,8 +86,8 @@ struct field_table {
      .size = sizeof(((struct strct *)0)->member), __VA_ARGS__}
 #define FIELD_RAY(key, ...)                                                                        \
     {.name = key, .type = FIELD_NONE, .flags = FIELD_IGNORED, .doc = __VA_ARGS__}
-#define FIELD_RENAMED(key, new)                                                                    \
-    {.name = key, .type = FIELD_NONE, .flags = FIELD_OLD, .instead = new}
+#define FIELD_RENAMED(key, ...)                                                                    \
+    {.name = key, .type = FIELD_NONE, .flags = FIELD_OLD, .instead = __VA_ARGS__}
 
 const struct field *field_find(const struct field_table *t, const char *name);
 

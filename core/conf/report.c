@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { REPORT_TEXT_MAX = 2048 }; // bytes of one line; longer is cut
 
@@ -46,18 +47,21 @@ static void add(struct report *r, struct place at, bool warning, const char *fmt
     char text[REPORT_TEXT_MAX], where[64] = "";
     uint32_t *count = warning ? &r->n_warnings : &r->n_errors;
 
-    if ((*count)++ >= REPORT_LINES_MAX)
+    if (*count >= REPORT_LINES_MAX) {
+        ++*count;
         return;
+    }
     vsnprintf(text, sizeof text, fmt, ap);
     tame(text);
     if (at.line)
         snprintf(where, sizeof where, ":%u:%u", at.line, at.column);
-    r->lines[r->n++] = (struct report_line){
-        .at = at,
-        .warning = warning,
-        .text = arena_printf(r->arena, "%s%s: %s%s", at.file, where, warning ? "warning: " : "",
-                             text),
-    };
+    const char *line = arena_printf(r->arena, "%s%s: %s%s", at.file, where,
+                                    warning ? "warning: " : "", text);
+    for (uint32_t i = 0; i < r->n; i++)
+        if (strcmp(r->lines[i].text, line) == 0) // an alias brings a place twice
+            return;
+    ++*count;
+    r->lines[r->n++] = (struct report_line){.at = at, .warning = warning, .text = line};
 }
 
 static bool before(const struct report_line *a, const struct report_line *b)

@@ -25,8 +25,8 @@ static void each_scalar(struct resolve *r, struct yaml_node *node,
         each_scalar(r, node->kind == YAML_SEQ ? node->items[i] : node->pairs[i].value, visit);
 }
 
-// Gives the node its new text; a text that is no UTF-8 or too much is refused.
-static void replace(struct resolve *r, struct yaml_node *node, const char *p, size_t n,
+// Gives the node its new text. False: it is no UTF-8 or too much, which is reported.
+static bool replace(struct resolve *r, struct yaml_node *node, const char *p, size_t n,
                     const char *what)
 {
     r->bytes += n;
@@ -34,14 +34,15 @@ static void replace(struct resolve *r, struct yaml_node *node, const char *p, si
         if (r->bytes - n <= YAML_TEXT_MAX)
             report_error(r->report, node->at, "more than %d MiB came from references",
                          YAML_TEXT_MAX >> 20);
-        return;
+        return false;
     }
     if (memchr(p, '\0', n) || !str_valid_utf8(p, n)) {
         report_error(r->report, node->at, "%s is no UTF-8 text", what);
-        return;
+        return false;
     }
     node->text = arena_strndup(r->report->arena, p, n);
     node->secret = true;
+    return true;
 }
 
 // --- ${NAME}
@@ -109,13 +110,15 @@ static void expand(struct resolve *r, struct yaml_node *node)
             buf_put(&out, p++, 1);
         }
     }
+    node->broken = true;
     if (buf_len(&out) > RESOLVE_TEXT_MAX)
         report_error(r->report, node->at, "longer than %d KiB with its variables replaced",
                      RESOLVE_TEXT_MAX >> 10);
     else if (p)
-        replace(r, node, buf_cstr(&out), buf_len(&out), "the environment variable's value");
+        node->broken =
+            !replace(r, node, buf_cstr(&out), buf_len(&out), "the environment variable's value");
     node->secret = node->secret && replaced;
-    if (p && node->plain)
+    if (node->plain && !node->broken)
         yaml_retype(node);
     buf_finish(&out);
 }
@@ -162,28 +165,29 @@ static void read_reference(struct resolve *r, struct yaml_node *node)
     static const char prefix[] = "file:";
     struct buf content = {0};
 
-    if (node->kind != YAML_TEXT || strncmp(node->text, prefix, sizeof prefix - 1) != 0)
+    if (node->kind != YAML_TEXT || node->broken || strncmp(node->text, prefix, sizeof prefix - 1) != 0)
         return;
-    const char *path = node->text + sizeof prefix - 1;
+    const char *path = node->text + sizeof prefix - 1, *shown = node->secret ? "***" : path;
     if (strncmp(path, "//", 2) == 0) // file:///a/b is /a/b
         path += 2;
     if (*path != '/' && *r->dir)
         path = arena_printf(r->report->arena, "%s/%s", r->dir, path);
-    const char *shown = node->secret ? "***" : path;
+    node->broken = true;
     char *room = buf_reserve(&content, RESOLVE_FILE_MAX + 1);
     ssize_t n = read_some(path, room, RESOLVE_FILE_MAX + 1);
     if (n < 0) {
-        report_error(r->report, node->at, "cannot read the file that 'file:' names, %s: %s", shown,
-                     err_errno(errno));
+        report_error(r->report, node->at, "cannot read the file '%s', which 'file:' names: %s%s",
+                     shown, err_errno(errno),
+                     *shown == '/' ? "" : " (it is looked for in the YAML file's folder)");
     } else if (n > RESOLVE_FILE_MAX) {
         report_error(r->report, node->at,
-                     "%s is larger than %d KiB; 'file:' puts a file's content here (a path is "
+                     "'%s' is larger than %d KiB; 'file:' puts a file's content here (a path is "
                      "written without 'file:')", shown, RESOLVE_FILE_MAX >> 10);
     } else {
         size_t len = (size_t)n;
         if (len && room[len - 1] == '\n')
             len--;
-        replace(r, node, room, len, "the file that 'file:' names");
+        node->broken = !replace(r, node, room, len, "the file that 'file:' names");
     }
     buf_finish(&content);
 }

@@ -127,7 +127,7 @@ static const struct field autoscaling_fields[] = {
              .def = "mean", .reload = RELOAD_LIVE,
              .doc = "How the load over look_back_period_s becomes one figure."),
     FIELD_RENAMED("target_num_ongoing_requests_per_replica", "target_ongoing_requests"),
-    FIELD_RENAMED("smoothing_factor", "upscaling_factor,downscaling_factor"),
+    FIELD_RENAMED("smoothing_factor", "upscaling_factor", .also = "downscaling_factor"),
     FIELD_RENAMED("upscale_smoothing_factor", "upscaling_factor"),
     FIELD_RENAMED("downscale_smoothing_factor", "downscaling_factor"),
     FIELD_RAY("metrics_interval_s", "load is known at once, not polled."),
@@ -169,7 +169,7 @@ static const char *const retries[] = {"never", "safe", NULL};
 
 static const struct field deployment_fields[] = {
     FIELD(conf_deployment, name, TEXT, .flags = FIELD_REQUIRED, .reload = RELOAD_ROLLING,
-          .doc = "Unique in its application."),
+          .doc = "What it is called; unique in its application."),
     FIELD(conf_deployment, plugin, TEXT, .flags = FIELD_OURS, .reload = RELOAD_ROLLING,
           .doc = "A plugin of its own; without it the application's."),
     FIELD(conf_deployment, num_replicas, WHOLE, .min = 1, .max = 10000, .def = "1",
@@ -301,7 +301,7 @@ static const struct field root_fields[] = {
     FIELD_AS(conf_file, apps, "applications", LIST, .table = &app_table,
              .count = offsetof(struct conf_file, n_apps), .items_max = CONF_APPS_MAX,
              .flags = FIELD_REQUIRED, .reload = RELOAD_NONE,
-             .doc = "a list of what is served; [] serves nothing"),
+             .doc = "What is served; [] is nothing."),
     FIELD_RAY("proxy_location", "every machine listens that runs the server."),
     FIELD_RAY("grpc_options", "gRPC is not served."),
     FIELD_RAY("target_capacity", "replicas are counted by their deployments."),
@@ -309,7 +309,6 @@ static const struct field root_fields[] = {
 };
 
 const struct field_table conf_root_table = {
-    .name = "the top of the file",
     .doc = "Ray Serve's serveConfigV2 with `plugin` in the place of `import_path`.",
     .size = sizeof(struct conf_file),
     .fields = root_fields,

@@ -487,26 +487,27 @@ static struct yaml_node *read_node(struct reader *r, const yaml_event_t *ev, uns
 static const struct saying {
     const char *problem;  // libyaml's
     const char *text;     // ours
-    bool since;           // "... begins at line L, column C" is put behind, from the context's mark
+    enum { HERE, SINCE, BEGIN } where; // the place; with "... begins at line L, column C" behind;
+                                       // or where the thing began that is wrong
 } sayings[] = {
     {"mapping values are not allowed in this context",
      "a ':' stands where no key can be: is a line above indented wrongly, or does a text with "
-     "': ' in it lack quotes?", false},
+     "': ' in it lack quotes?", HERE},
     {"did not find expected key",
-     "a key was expected here: is this line indented like its neighbours? The mapping", true},
+     "a key was expected here: is this line indented like its neighbours? The mapping", SINCE},
     {"did not find expected '-' indicator",
-     "'- ' was expected here: is this line indented like the other entries? The list", true},
+     "'- ' was expected here: is this line indented like the other entries? The list", SINCE},
     {"did not find expected ',' or ']'",
-     "',' or ']' was expected here, or a text needs quotes. The list", true},
+     "',' or ']' was expected here, or a text needs quotes. The list", SINCE},
     {"did not find expected ',' or '}'",
-     "',' or '}' was expected here, or a text needs quotes. The mapping", true},
-    {"found unexpected end of stream", "the file ends inside of quotes. The text", true},
-    {"could not find expected ':'", "a ':' is missing behind a key. The key", true},
+     "',' or '}' was expected here, or a text needs quotes. The mapping", SINCE},
+    {"found unexpected end of stream", "the quotes that begin here are never closed", BEGIN},
+    {"could not find expected ':'", "a ':' is missing behind this key", BEGIN},
     {"found unknown escape character",
      "an unknown escape: in double quotes a backslash is written '\\\\'; single quotes take it as "
-     "it is", false},
+     "it is", HERE},
     {"block sequence entries are not allowed in this context",
-     "a list cannot begin here: put '- ' on a line of its own below the key", false},
+     "a list cannot begin here: put '- ' on a line of its own below the key", HERE},
 };
 
 static struct place place_of_offset(const struct reader *r, size_t offset)
@@ -533,6 +534,12 @@ static void tell_character(struct reader *r, struct place at, size_t index)
         report_error(r->report, at, "a text cannot begin with '%c': put it in quotes", c);
 }
 
+// Whether a fault is at the '{' of a "${".
+static bool is_reference(const struct reader *r, size_t index)
+{
+    return index > 0 && index < r->len && memcmp(r->text + index - 1, "${", 2) == 0;
+}
+
 static void tell_syntax(struct reader *r)
 {
     const yaml_parser_t *p = &r->parser;
@@ -548,14 +555,18 @@ static void tell_syntax(struct reader *r)
         tell_character(r, at, p->problem_mark.index);
         return;
     }
+    if (strstr(problem, "'}'") && is_reference(r, p->problem_mark.index)) {
+        report_error(r->report, at, "inside of { } and [ ] a reference needs quotes: \"${NAME}\"");
+        return;
+    }
     for (size_t i = 0; i < ARRAY_LEN(sayings); i++) {
         if (strcmp(problem, sayings[i].problem) != 0)
             continue;
-        if (sayings[i].since)
+        if (sayings[i].where == SINCE)
             report_error(r->report, at, "%s begins at line %u, column %u", sayings[i].text,
                          from.line, from.column);
         else
-            report_error(r->report, at, "%s", sayings[i].text);
+            report_error(r->report, sayings[i].where == BEGIN ? from : at, "%s", sayings[i].text);
         return;
     }
     report_error(r->report, at, "not YAML: %s", problem);

@@ -27,6 +27,7 @@ struct yaml_node {
     enum yaml_kind kind;
     bool plain;       // a scalar without quotes or tag: its text alone decides its kind
     bool secret;      // text came from ${ENV} or file:, or stands where a secret stands
+    bool broken;      // a reference in it failed and was reported: nothing more is to be said
     struct place at;
     const char *text; // scalars: as written, NUL-terminated
     union {

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is dumped loads to the same; secrets stay out of it; the defaults load; the JSON is whole.
+#include "base/buf.h"
+#include "base/err.h"
+#include "conf/app.h"
+
+#include <cjson/cJSON.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void dump(const char *text, struct buf *out)
+{
+    struct conf_file f = {0};
+    struct err err = {0};
+
+    if (conf_load_bytes("test.yaml", text, strlen(text), &f, &err) < 0)
+        fail_msg("%s\n%s", err.msg, text);
+    conf_dump(&f, out);
+    conf_finish(&f);
+}
+
+static void same_twice(void **state)
+{
+    static const char *const rows[] = {
+        "applications: []",
+        "applications: [{plugin: echo}]",
+        "applications: [{plugin: echo, route_prefix: null}]",
+        "applications: [{plugin: echo, deployments: [{name: a}, {name: b, plugin: x}]}]",
+        "applications: [{plugin: echo, deployments: [{name: a, num_replicas: auto}]}]",
+        "applications: [{plugin: echo, deployments: [{name: a, num_replicas: 3,"
+        " ray_actor_options: {num_gpus: 0.5}, max_ongoing_requests: 7, batch_wait_timeout_s: 0}]}]",
+        "applications: [{plugin: echo, deployments: [{name: a, autoscaling_config:"
+        " {min_replicas: 0, max_replicas: 9, downscale_delay_s: 5m}}]}]",
+        "applications: [{plugin: echo, deployments: [{name: a, config: {a: 1, b: [1, {c: ~}, []],"
+        " d: {}, e: 'yes', f: \"x\\ny\\t\\\"\\\\ \\x7f\\u2028\", g: '$${h}', 'i j': 1.5e300,"
+        " '': '', k: -0.1, l: '12', m: 'null', n: '- o', p: 'ä€😀', q: 0x1f}}]}]",
+        "http_options: {port: 1, root_path: /api, max_body_bytes: 1000, request_timeout_s: 250ms}\n"
+        "logging_config: {encoding: json, log_level: debug, enable_access_log: false}\n"
+        "orphan_timeout_s: 2h\napplications: []",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct buf first = {0}, second = {0};
+        dump(rows[i], &first);
+        dump(buf_cstr(&first), &second);
+        assert_string_equal(buf_cstr(&first), buf_cstr(&second));
+        buf_finish(&first);
+        buf_finish(&second);
+    }
+}
+
+static void shows_what_holds(void **state)
+{
+    struct buf out = {0};
+
+    (void)state;
+    dump("http_options: {port: 81, max_header_bytes: 65536, request_timeout_s: 2m}\n"
+         "applications: [{plugin: echo, deployments: [{name: a, retry: safe,"
+         " max_concurrent_queries: 6}]}]", &out);
+    static const char *const want[] = {
+        "port: 81\n", "max_header_bytes: 64KiB\n", "request_timeout_s: 120\n", "retry: safe\n",
+        "max_ongoing_requests: 6\n", "num_replicas: 1\n", "plugin: echo\n", "route_prefix: /\n",
+        "    deployments:\n      - name: a\n",
+    };
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++)
+        if (!strstr(buf_cstr(&out), want[i]))
+            fail_msg("no '%s' in\n%s", want[i], buf_cstr(&out));
+    assert_null(strstr(buf_cstr(&out), "autoscaling"));
+    buf_finish(&out);
+}
+
+static void hides_secrets(void **state)
+{
+    struct buf out = {0};
+
+    (void)state;
+    setenv("SALVER_TEST_SECRET", "hunter2", 1);
+    dump("applications: [{plugin: echo, deployments: [{name: a, config: {key: \"${SALVER_TEST_SECRET}\","
+         " text: \"Bearer ${SALVER_TEST_SECRET}\", list: [\"${SALVER_TEST_SECRET}\"]},"
+         " user_config: {other: \"${SALVER_TEST_SECRET}\"}}]}]", &out);
+    assert_null(strstr(buf_cstr(&out), "hunter2"));
+    assert_non_null(strstr(buf_cstr(&out), "key: '***'\n"));
+    assert_non_null(strstr(buf_cstr(&out), "other: '***'\n"));
+    buf_finish(&out);
+}
+
+static void defaults_load(void **state)
+{
+    struct buf defaults = {0}, from_defaults = {0}, plain = {0};
+
+    (void)state;
+    conf_defaults(&defaults);
+    dump(buf_cstr(&defaults), &from_defaults);
+    dump("applications: [{plugin: echo, deployments: [{name: echo}]}]", &plain);
+    assert_string_equal(buf_cstr(&from_defaults), buf_cstr(&plain));
+    buf_finish(&defaults);
+    buf_finish(&from_defaults);
+    buf_finish(&plain);
+}
+
+static void json_has_every_number(void **state)
+{
+    static const char *const keys[] = {
+        "port", "request_timeout_s", "keep_alive_timeout_s", "num_ingress", "max_connections",
+        "max_connections_per_address", "max_request_line_bytes", "max_header_bytes", "max_headers",
+        "max_body_bytes", "header_timeout_s", "body_timeout_s", "write_timeout_s",
+    };
+    struct conf_file f = {0};
+    struct buf out = {0};
+    const char text[] = "http_options: {max_body_bytes: 64MiB}\napplications: []";
+
+    (void)state;
+    assert_int_equal(conf_load_bytes("t", text, sizeof text - 1, &f, NULL), 0);
+    conf_http_json(&f, &out);
+    cJSON *json = cJSON_Parse(buf_cstr(&out));
+    assert_non_null(json);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!cJSON_IsNumber(cJSON_GetObjectItem(json, keys[i])))
+            fail_msg("no number '%s' in %s", keys[i], buf_cstr(&out));
+    assert_string_equal(cJSON_GetObjectItem(json, "root_path")->valuestring, "");
+    assert_true(cJSON_GetObjectItem(json, "max_body_bytes")->valuedouble == 64.0 * 1024 * 1024);
+    cJSON_Delete(json);
+    buf_finish(&out);
+    conf_finish(&f);
+}
+
+// docs/config.md is what the tables say; UPDATE_GOLDEN=1 writes it anew.
+static void doc_is_current(void **state)
+{
+    static char file[256 << 10];
+    const char *path = TEST_DATA "/../../docs/config.md";
+    struct buf doc = {0};
+
+    (void)state;
+    conf_doc(&doc);
+    FILE *in = fopen(path, "r");
+    size_t n = in ? fread(file, 1, sizeof file - 1, in) : 0;
+    file[n] = '\0';
+    if (in)
+        fclose(in);
+    if (strcmp(file, buf_cstr(&doc)) != 0 && getenv("UPDATE_GOLDEN")) {
+        FILE *out = fopen(path, "w");
+        assert_non_null(out);
+        fputs(buf_cstr(&doc), out);
+        fclose(out);
+    } else {
+        assert_string_equal(file, buf_cstr(&doc));
+    }
+    buf_finish(&doc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_twice),    cmocka_unit_test(shows_what_holds),
+        cmocka_unit_test(hides_secrets), cmocka_unit_test(defaults_load),
+        cmocka_unit_test(json_has_every_number), cmocka_unit_test(doc_is_current),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
