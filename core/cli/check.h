@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * check - a loaded file against its plugins, for `salver check` and before `salver serve`.
+ */
+struct conf_file;
+struct err;
+
+// Finds and inspects each plugin, and checks the options. CLI_OK, CLI_USAGE: the file is wrong
+// (a plugin that is nowhere, a bad option); CLI_FAILED: a plugin could not be inspected. The first
+// failure's text is in *err, and what concerns the file in f->report.
+int check_options(struct conf_file *f, const char *plugins_dir, struct err *err);
+// Everything in the report on stderr, or `err` when there is nothing. CLI_USAGE.
+int check_print(const struct conf_file *f, const struct err *err);

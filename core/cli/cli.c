@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/cli.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *usage, *about;
+    const char *help; // after the usage line
+} commands[] = {
+    {"serve", cmd_serve,
+     "salver serve FILE [--host H] [--port P] [--state DIR] [--plugins DIR]\n"
+     "                   [--allow-unauthenticated] [--log text|json]\n"
+     "       salver serve --plugin NAME [--KEY VALUE ...]",
+     "serve the applications of a YAML file, or one plugin",
+     "Runs in the foreground and says when it is ready. SIGTERM stops it after the requests in\n"
+     "flight, SIGHUP replaces its ingresses.\n\n"
+     "  --host H                 address to listen on (file: http_options.host, 127.0.0.1)\n"
+     "  --port P                 port, 0 = any free one (file: http_options.port, 8000)\n"
+     "  --state DIR              state folder ($XDG_STATE_HOME/salver, ~/.local/state/salver)\n"
+     "  --plugins DIR            look for plugins here first\n"
+     "  --allow-unauthenticated  let everybody who reaches the host use it\n"
+     "  --log text|json          format of the log on stderr (file: logging_config.encoding)\n"
+     "  --plugin NAME            no file: this plugin alone, under /; each --KEY is an option of it\n"},
+    {"check", cmd_check, "salver check FILE [--plugins DIR]", "say what is wrong with a YAML file",
+     "Checks the file, finds its plugins and checks their options. Exit 2 when the file is bad,\n"
+     "1 when a plugin is.\n"},
+    {"config", cmd_config, "salver config --defaults\n       salver config FILE",
+     "print every key with its default, or what holds for a file", ""},
+    {"status", cmd_status, "salver status [--json] [--state DIR]", "say how a running server is", ""},
+    {"inspect", cmd_inspect, "salver inspect PLUGIN.so [--json]",
+     "look at a plugin in a process of its own", ""},
+    {"plugin", cmd_plugin, "salver plugin new NAME [DIR]", "write a plugin to start from", ""},
+    {"doc", cmd_doc, "salver doc config|metrics|wire|errors",
+     "print a reference page as Markdown", ""},
+    {"version", cmd_version, "salver version", "print the version", ""},
+};
+
+static const char *command_name(void *arg, size_t i)
+{
+    (void)arg;
+    return i < ARRAY_LEN(commands) ? commands[i].name : NULL;
+}
+
+static void print_usage(FILE *to)
+{
+    fputs("usage: salver COMMAND ...\n\n", to);
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].about);
+    fputs("\n`salver COMMAND --help` says more.\n", to);
+}
+
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
+}
+
+static int run(const struct command *c, int argc, char **argv)
+{
+    if (wants_help(argc, argv)) {
+        printf("usage: %s\n%s%s", c->usage, *c->help ? "\n" : "", c->help);
+        return CLI_OK;
+    }
+    return c->run(argc, argv);
+}
+
+int cli_main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        print_usage(argc > 1 ? stdout : stderr);
+        return argc > 1 ? CLI_OK : CLI_USAGE;
+    }
+    if (strcmp(name, "--version") == 0)
+        name = "version";
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return run(&commands[i], argc - 2, argv + 2);
+    const char *near = str_suggest(name, command_name, NULL);
+    if (near)
+        return cli_fail(CLI_USAGE, "unknown command '%s'; did you mean '%s'?", name, near);
+    return cli_fail(CLI_USAGE, "unknown command '%s'; `salver --help` lists those there are", name);
+}
+
+int cli_fail(int status, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fputs("salver: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    return status;
+}
+
+static char *absolute(char *own_path)
+{
+    char here[PATH_MAX];
+    if (own_path[0] == '/' || !getcwd(here, sizeof here))
+        return own_path;
+    char *path = xasprintf("%s/%s", here, own_path);
+    xfree(own_path);
+    return path;
+}
+
+char *cli_state_dir(const char *given)
+{
+    const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    if (given)
+        return absolute(xstrdup(given));
+    if (xdg && *xdg)
+        return absolute(xasprintf("%s/salver", xdg));
+    return absolute(xasprintf("%s/.local/state/salver", home && *home ? home : "."));
+}

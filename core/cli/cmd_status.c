@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "cli/args.h"
+#include "cli/ask.h"
+#include "cli/cli.h"
+
+#include <cjson/cJSON.h>
+
+#include <stdio.h>
+
+static void print_all(const cJSON *j);
+
+int cmd_status(int argc, char **argv)
+{
+    const char *state = NULL, *words[1] = {NULL};
+    bool json = false;
+    const struct arg table[] = {
+        {"--state", &state, NULL}, {"--json", NULL, &json}, {NULL, NULL, NULL}};
+    struct args a = {.table = table, .words = words, .max_words = 0};
+    struct buf body = {0};
+    struct err err;
+    if (args_parse(&a, argc, argv, &err) < 0)
+        return cli_fail(CLI_USAGE, "status: %s", err.msg);
+    char *dir = cli_state_dir(state), *path = xasprintf("%s/control.sock", dir);
+    int rc = ask_get(path, "/status", &body, &err);
+    xfree(dir);
+    xfree(path);
+    if (rc < 0)
+        return cli_fail(CLI_FAILED, "status: %s", err.msg);
+    cJSON *j = cJSON_ParseWithLength(buf_head(&body), buf_len(&body));
+    buf_finish(&body);
+    if (!j)
+        return cli_fail(CLI_FAILED, "status: the server's answer is not JSON");
+    char *text = json ? cJSON_Print(j) : NULL;
+    if (text)
+        puts(text);
+    else
+        print_all(j);
+    cJSON_free(text);
+    cJSON_Delete(j);
+    return CLI_OK;
+}
+
+static const cJSON *get(const cJSON *j, const char *key)
+{
+    return cJSON_GetObjectItemCaseSensitive(j, key);
+}
+
+static const char *text_of(const cJSON *j, const char *key)
+{
+    const char *v = cJSON_GetStringValue(get(j, key));
+    return v ? v : "-";
+}
+
+static long number_of(const cJSON *j, const char *key)
+{
+    const cJSON *v = get(j, key);
+    return cJSON_IsNumber(v) ? (long)v->valuedouble : 0;
+}
+
+// Only when there is something to say.
+static void print_said(const char *indent, const char *what, const cJSON *j, const char *key)
+{
+    const char *v = cJSON_GetStringValue(get(j, key));
+    if (v && *v)
+        printf("%s%s: %s\n", indent, what, v);
+}
+
+static void print_replica(const cJSON *r)
+{
+    printf("    %-28s %-9s pid %-7ld in flight %-5ld restarts %ld\n", text_of(r, "replica_id"),
+           text_of(r, "state"), number_of(r, "pid"), number_of(r, "num_ongoing_requests"),
+           number_of(r, "restarts"));
+    const cJSON *wait = get(r, "restart_in_s");
+    if (wait)
+        printf("      starts again in %.1f s\n", wait->valuedouble);
+    print_said("      ", "last error", r, "last_error");
+}
+
+static void print_deployment(const cJSON *d)
+{
+    const cJSON *conf = get(d, "deployment_config"), *replicas = get(d, "replicas"), *r;
+    long running = 0;
+    cJSON_ArrayForEach(r, replicas) running +=
+        cJSON_GetStringValue(get(r, "state")) && *text_of(r, "state") == 'R';
+    printf("  %s  %s  plugin %s  replicas %ld of %ld  max_ongoing_requests %ld\n",
+           text_of(d, "name"), text_of(d, "status"), text_of(d, "plugin"), running,
+           number_of(d, "target_num_replicas"), number_of(conf, "max_ongoing_requests"));
+    cJSON_ArrayForEach(r, replicas) print_replica(r);
+}
+
+static void print_all(const cJSON *j)
+{
+    const cJSON *http = get(j, "http_options"), *it;
+    printf("http://%s:%ld  supervisor pid %ld  control pid %ld (restarts %ld)  state %s\n",
+           text_of(http, "host"), number_of(http, "port"), number_of(j, "supervisor_pid"),
+           number_of(get(j, "controller_info"), "pid"),
+           number_of(get(j, "controller_info"), "restarts"), text_of(j, "state_dir"));
+    cJSON_ArrayForEach(it, get(j, "proxies"))
+        printf("%-32s %-9s pid %-7ld in flight %-5ld restarts %ld\n", text_of(it, "name"),
+               text_of(it, "status"), number_of(it, "pid"), number_of(it, "num_ongoing_requests"),
+               number_of(it, "restarts"));
+    cJSON_ArrayForEach(it, get(j, "applications"))
+    {
+        printf("\n%s  %s  %s\n", text_of(it, "name"), text_of(it, "route_prefix"),
+               text_of(it, "status"));
+        print_said("  ", "message", it, "message");
+        const cJSON *d;
+        cJSON_ArrayForEach(d, get(it, "deployments")) print_deployment(d);
+    }
+}

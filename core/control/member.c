@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/member.h"
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "control/obituary.h"
+#include "control/swap.h"
+#include "obs/log.h"
+#include "obs/metrics.h"
+
+#include <cjson/cJSON.h>
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { INGRESS_STALL_S = 10 }; // without a heartbeat
+static const double watch_late_factor = 3; // of CONTROL_WATCH_MS: we were asleep ourselves
+
+static struct member *add(struct control *c, const char *name, uint64_t child_id,
+                          enum wire_role role, uint32_t generation);
+static void take_place(struct control *c, struct member *m);
+static void set_state(struct member *m, enum wire_status state, const char *text);
+static void tell_replica(struct member *m, enum wire_status state, const char *text);
+static void on_frame(struct link *l, struct wire_frame *f);
+static void on_closed(struct link *l, const struct err *err);
+static void on_free(struct link *l);
+static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o);
+static void forget(struct member *m);
+
+static const struct link_ops link_ops = {.on_frame = on_frame, .on_closed = on_closed};
+
+struct member *member_get(struct control *c, uint64_t child_id)
+{
+    list_for_each(n, &c->members) {
+        struct member *m = CONTAINER_OF(n, struct member, node);
+        if (m->child_id == child_id)
+            return m;
+    }
+    return NULL;
+}
+
+struct member *member_ingress(struct control *c, uint32_t place)
+{
+    struct member *newest = NULL;
+    char name[CONTROL_NAME_MAX];
+    snprintf(name, sizeof name, "ingress/%u", place);
+    list_for_each(n, &c->members) {
+        struct member *m = CONTAINER_OF(n, struct member, node);
+        if (m->role == ROLE_INGRESS && strcmp(m->name, name) == 0 &&
+            (!newest || m->generation > newest->generation))
+            newest = m;
+    }
+    return newest;
+}
+
+void member_child(struct control *c, const struct wire_child *m)
+{
+    struct member *known = member_get(c, m->child_id);
+    if (!known)
+        known = add(c, m->name, m->child_id, (enum wire_role)m->role, m->generation);
+    known->pid = m->pid;
+    known->started_ns = m->started_ns;
+}
+
+void member_attach(struct control *c, const struct wire_attach *a, int own_socket, int own_page)
+{
+    struct err err;
+    struct member *m = member_get(c, a->child_id);
+    if (!m)
+        m = add(c, a->name, a->child_id, (enum wire_role)a->role, a->generation);
+    int rc = m->has_link ? err_set(&err, -400, "attached twice") : page_map(own_page, &m->page, &err);
+    close(own_page);
+    if (rc == 0)
+        rc = link_open(&m->link, &c->loop, &c->turn, own_socket, ROLE_CONTROL, "control", &link_ops,
+                       m, &err);
+    if (rc < 0) {
+        LOGE("connecting with %s: %s", a->name, err.msg);
+        close(own_socket);
+        return;
+    }
+    m->has_link = true;
+    if (!m->pid)
+        m->pid = atomic_load(&m->page->pid);
+    if (!m->started_ns)
+        m->started_ns = m->page->started_ns;
+    set_state(m, (enum wire_status)atomic_load(&m->page->state), "");
+    if (m->role == ROLE_INGRESS && c->snapshot_body)
+        control_send_snapshot(c, m);
+}
+
+void member_died(struct control *c, const struct wire_died *d, int own_page)
+{
+    struct member *m = member_get(c, d->child_id);
+    struct page *page = NULL;
+    struct err err;
+    if (page_map(own_page, &page, &err) < 0)
+        LOGE("page of %s, which died: %s", d->name, err.msg);
+    close(own_page);
+    if (page) {
+        struct obituary *o = xcalloc(1, sizeof *o);
+        obituary_read(o, page, d, m ? m->killed_why : "");
+        mourn(c, d, o);
+        xfree(o);
+        metrics_fold(c->fold, page);
+        page_unmap(page);
+    }
+    wire_put_buried(&c->supervisor.out, 0, 0, &(struct wire_buried){.child_id = d->child_id});
+    link_kick(&c->supervisor);
+    if (d->restart_in_ms >= 0)
+        control_count_restart(c, d->name);
+    if (m)
+        forget(m);
+    control_changed(c);
+}
+
+void member_drain(struct member *m, uint64_t deadline_ns)
+{
+    if (m->draining || !m->has_link || m->link_dead)
+        return;
+    m->draining = true;
+    wire_put_drain(&m->link.out, 0, 0, &(struct wire_drain){.deadline_ns = deadline_ns});
+    link_kick(&m->link);
+}
+
+void member_send_snapshot(struct member *m, uint64_t version, struct bytes json)
+{
+    if (!m->has_link || m->link_dead)
+        return;
+    wire_put_snapshot(&m->link.out, 0, 0,
+                      &(struct wire_snapshot){.version = version, .json = json});
+    link_kick(&m->link);
+}
+
+static double stall_limit_s(struct control *c, const struct member *m)
+{
+    const struct replica *r = m->role == ROLE_WORKER ? control_replica(c, m->name) : NULL;
+    return r ? r->deploy->conf->stall_timeout_s : INGRESS_STALL_S;
+}
+
+// A process whose loop does not turn: stopped, or stuck where it may not be.
+void member_watch(struct control *c, uint64_t now_ns)
+{
+    bool late = c->watched_ns && (double)(now_ns - c->watched_ns) >
+                                     watch_late_factor * CONTROL_WATCH_MS * (double)NS_PER_MS;
+    c->watched_ns = now_ns;
+    if (late)
+        return; // the machine slept: so did they
+    list_for_each(n, &c->members) {
+        struct member *m = CONTAINER_OF(n, struct member, node);
+        uint64_t beat = m->page ? atomic_load(&m->page->heartbeat_ns) : 0;
+        if (!m->page || *m->killed_why || m->link_dead)
+            continue;
+        if (beat < m->started_ns)
+            beat = m->started_ns;
+        double silent_s = now_ns > beat ? (double)(now_ns - beat) / 1e9 : 0;
+        if (silent_s <= stall_limit_s(c, m))
+            continue;
+        char why[sizeof m->killed_why];
+        snprintf(why, sizeof why, "no heartbeat for %.1f s (limit %.1f s)", silent_s,
+                 stall_limit_s(c, m));
+        control_say_kill(c, m, why);
+    }
+}
+
+static struct member *add(struct control *c, const char *name, uint64_t child_id,
+                          enum wire_role role, uint32_t generation)
+{
+    struct member *m = xcalloc(1, sizeof *m);
+    m->control = c;
+    m->child_id = child_id;
+    m->role = role;
+    m->generation = generation;
+    m->started_ns = clock_now_ns();
+    snprintf(m->name, sizeof m->name, "%s", name);
+    list_push(&c->members, &m->node);
+    if (role == ROLE_WORKER)
+        take_place(c, m);
+    control_changed(c);
+    return m;
+}
+
+// The newest process under a replica's name is that replica's.
+static void take_place(struct control *c, struct member *m)
+{
+    struct replica *r = control_replica(c, m->name);
+    if (!r || (r->member && r->member->generation > m->generation))
+        return;
+    r->member = m;
+    r->restarts = m->generation;
+    r->restart_at_ns = 0;
+    r->progress = 0;
+    replica_event(&r->life, RE_STARTED);
+}
+
+static void set_state(struct member *m, enum wire_status state, const char *text)
+{
+    m->state = state;
+    if (m->role == ROLE_WORKER)
+        tell_replica(m, state, text);
+    else
+        swap_step(m->control);
+    control_changed(m->control);
+}
+
+static void tell_replica(struct member *m, enum wire_status state, const char *text)
+{
+    static const enum replica_event events[] = {[WS_READY] = RE_READY,
+                                                [WS_DRAINING] = RE_DRAINING,
+                                                [WS_FAILED] = RE_FAILED,
+                                                [WS_DEGRADED] = RE_DEGRADED};
+    struct replica *r = control_replica(m->control, m->name);
+    if (!r || r->member != m || state == WS_STARTING || state >= ARRAY_LEN(events))
+        return;
+    if (state == WS_FAILED || state == WS_DEGRADED)
+        snprintf(r->last_error, sizeof r->last_error, "%s", text);
+    enum replica_state before = r->life.state;
+    if (!replica_event(&r->life, events[state]))
+        LOGW("%s says '%s' in state %s", m->name, text, replica_state_name(r->life.state));
+    if (before != r->life.state)
+        LOGI("replica %s is %s%s%s", r->name, replica_state_name(r->life.state),
+             *text ? ": " : "", text);
+}
+
+static void on_frame(struct link *l, struct wire_frame *f)
+{
+    struct member *m = l->ctx;
+    struct wire_state msg;
+    struct err err;
+    for (unsigned i = 0; i < f->head.n_fds; i++)
+        close(f->fds[i]);
+    if (f->head.kind != WIRE_state)
+        return;
+    if (wire_get_state(f, &msg, &err) < 0) {
+        LOGE("state of %s: %s", m->name, err.msg);
+        return;
+    }
+    struct replica *r = m->role == ROLE_WORKER ? control_replica(m->control, m->name) : NULL;
+    if (r && r->member == m)
+        r->progress = msg.progress;
+    set_state(m, (enum wire_status)msg.state, msg.text);
+}
+
+static void on_closed(struct link *l, const struct err *err)
+{
+    struct member *m = l->ctx;
+    m->link_dead = true; // its DIED will come
+    if (err)
+        LOGW("channel to %s: %s", m->name, err->msg);
+}
+
+static void on_free(struct link *l)
+{
+    struct member *m = l->ctx;
+    page_unmap(m->page);
+    xfree(m);
+}
+
+static bool is_quiet_end(const struct wire_died *d)
+{
+    return d->restart_in_ms == -2 && d->signal == 0 && d->status == 0;
+}
+
+static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o)
+{
+    struct replica *r = d->role == ROLE_WORKER ? control_replica(c, d->name) : NULL;
+    bool quiet = is_quiet_end(d);
+    if (!quiet)
+        obituary_log(o);
+    if (!r || (r->member && r->member->child_id != d->child_id))
+        return;
+    if (!quiet) {
+        char sentence[OBITUARY_SENTENCE];
+        obituary_sentence(o, sentence);
+        if (r->life.state != RS_STOPPING || !*r->last_error) // else it said why by itself
+            snprintf(r->last_error, sizeof r->last_error, "%s", sentence);
+        cJSON_Delete(r->last_words);
+        r->last_words = obituary_json(o);
+    }
+    r->member = NULL;
+    r->restart_at_ns =
+        d->restart_in_ms > 0 ? clock_now_ns() + (uint64_t)d->restart_in_ms * NS_PER_MS : 0;
+    replica_event(&r->life, RE_DIED);
+}
+
+static void forget(struct member *m)
+{
+    m->gone = true;
+    list_remove(&m->node);
+    if (m->has_link) {
+        link_close(&m->link, on_free);
+        return;
+    }
+    page_unmap(m->page);
+    xfree(m);
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * stash - plugins found, and copied to where nobody overwrites them.
+ *
+ * Find   NAME.so or NAME/NAME.so in, one after another: the --plugins folder, $SALVER_PLUGINS (folders
+ *        with ':' between), `plugins` beside this executable, `../lib/salver/plugins` beside its
+ *        folder. A name with a slash is a path, relative to the YAML file's folder.
+ * Copy   to <state>/plugins/<sha256>/: the plugin, and when it lies in a folder of its own name every
+ *        other shared library there. The hash is taken of the bytes that are copied. Made in a
+ *        temporary folder and renamed: a folder with a hash for a name is always whole.
+ * Bounds STASH_FILES_MAX libraries beside a plugin.
+ * Thread any; blocks on the disk.
+ */
+#include <limits.h>
+
+struct err;
+
+enum { STASH_FILES_MAX = 256, STASH_PATH_MAX = 4096 };
+
+struct stash {
+    char path[STASH_PATH_MAX]; // of the copy
+    char dir[STASH_PATH_MAX];  // its folder, <state>/plugins/<sha256>
+};
+
+// The plugin's file. base_dir: of the YAML file; plugins_dir: --plugins, or NULL.
+int stash_find(const char *plugin, const char *base_dir, const char *plugins_dir,
+               char ret_path[STASH_PATH_MAX], struct err *err);
+int stash_copy(const char *path, const char *state_dir, struct stash *ret, struct err *err);
