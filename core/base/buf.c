@@ -19,21 +19,20 @@ void buf_finish(struct buf *b)
 
 char *buf_reserve(struct buf *b, size_t n)
 {
+    size_t len = buf_len(b), cap = b->data ? b->cap : BUF_MIN;
     if (b->data && b->cap - b->end >= n)
         return b->data + b->end;
-    size_t len = buf_len(b);
-    if (b->off > 0 && len <= b->off && b->cap - len >= n) { // moves no more than was consumed
+    if (b->data && len <= b->off && b->cap - len >= n) { // moves no more than was consumed
         memmove(b->data, b->data + b->off, len);
         b->off = 0;
         b->end = len;
         return b->data + len;
     }
     CHECK(n <= SIZE_MAX / 4 - len);
-    size_t cap = b->cap ? b->cap : BUF_MIN;
-    while (cap - len < n || cap < len)
+    while (cap - len < n)
         cap *= 2;
     char *data = xrealloc(NULL, cap);
-    if (len)
+    if (b->data)
         memcpy(data, b->data + b->off, len);
     xfree(b->data);
     *b = (struct buf){.data = data, .end = len, .cap = cap};

@@ -54,7 +54,7 @@ void sha256_destroy(struct sha256 *h, char ret_hex[SHA256_HEX])
     unsigned char sum[EVP_MAX_MD_SIZE];
     unsigned n = 0;
     CHECK(EVP_DigestFinal_ex(h->md, sum, &n) == 1 && n * 2 + 1 == SHA256_HEX);
-    for (unsigned i = 0; ret_hex && i < n; i++)
+    for (size_t i = 0; ret_hex && i < n; i++)
         snprintf(ret_hex + i * 2, 3, "%02x", sum[i]);
     EVP_MD_CTX_free(h->md);
     xfree(h);

@@ -47,11 +47,11 @@ static uint64_t place_of(const struct page *p, const char *name, const char *lab
     return hash_bytes(labels, strlen(labels), h);
 }
 
-static void remember(uint64_t key, uint32_t index)
+static void remember(struct page *p, struct page_metric *m)
 {
     if (places.len >= PLACES_MAX)
         map_finish(&places);
-    map_put(&places, key, (void *)(uintptr_t)(index + 1));
+    map_put(&places, place_of(p, m->name, m->labels), m);
 }
 
 static bool is_metric(const struct page_metric *m, const char *name, const char *labels)
@@ -63,14 +63,14 @@ static bool is_metric(const struct page_metric *m, const char *name, const char 
 static struct page_metric *find(struct page *p, const char *name, const char *labels)
 {
     uint32_t n = sample_count(p);
-    uint64_t key = place_of(p, name, labels);
-    uintptr_t guess = (uintptr_t)map_get(&places, key); // index + 1
-    if (guess && guess <= n && is_metric(&p->metrics[guess - 1], name, labels))
-        return &p->metrics[guess - 1];
+    struct page_metric *guess = map_get(&places, place_of(p, name, labels));
+    bool here = guess >= p->metrics && guess < p->metrics + n;
+    if (here && is_metric(guess, name, labels))
+        return guess;
     for (uint32_t i = 0; i < n; i++) {
         if (!is_metric(&p->metrics[i], name, labels))
             continue;
-        remember(key, i);
+        remember(p, &p->metrics[i]);
         return &p->metrics[i];
     }
     return NULL;
@@ -92,7 +92,7 @@ static struct page_metric *make(struct page *p, uint32_t kind, const char *name,
     if (n_bounds)
         memcpy(m->bounds, bounds, n_bounds * sizeof *bounds);
     atomic_store(&p->n_metrics, n + 1);
-    remember(place_of(p, name, labels), n);
+    remember(p, m);
     return m;
 }
 
