@@ -1,0 +1,940 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A whole ingress process between a scripted world: this test is its supervisor, its control, its
+ * workers (frames over socketpairs, pages) and its clients (TCP). One test is one ingress.
+ */
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/os.h"
+#include "serve/ingress.h"
+#include "wire/page.h"
+#include "wire/wire.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { WAIT_MS = 5000, QUIET_MS = 150, WORKERS = 2 };
+
+struct end { // one end of a socketpair with frames
+    int fd;
+    struct buf in;
+    struct wire_frame f; // the last frame; payload points into in
+    size_t used;
+};
+
+static struct world {
+    pid_t pid;
+    struct end supervisor, control, worker[WORKERS];
+    struct page *page[WORKERS];
+    int listener;
+    uint16_t port;
+    char state_dir[64];
+    int status; // of the process, when it has
+    bool ended;
+} w;
+
+/* ---- frames ---- */
+
+static void send_fds(struct end *e, struct buf *out, const int *fds, int n)
+{
+    char control[CMSG_SPACE(sizeof(int) * 2)] = {0};
+    struct iovec iov = {buf_head(out), buf_len(out)};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (n) {
+        ((struct wire_frame_head *)(void *)buf_head(out))->n_fds = (uint8_t)n;
+        msg.msg_control = control;
+        msg.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)n);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        *c = (struct cmsghdr){CMSG_LEN(sizeof(int) * (size_t)n), SOL_SOCKET, SCM_RIGHTS};
+        memcpy(CMSG_DATA(c), fds, sizeof(int) * (size_t)n);
+    }
+    while (buf_len(out)) {
+        ssize_t sent = sendmsg(e->fd, &msg, MSG_NOSIGNAL);
+        assert_true(sent > 0);
+        buf_consume(out, (size_t)sent);
+        iov = (struct iovec){buf_head(out), buf_len(out)};
+        msg.msg_controllen = 0;
+    }
+    buf_finish(out);
+}
+
+#define SAY(end, name, id, flags, ...)                                                             \
+    do {                                                                                           \
+        struct buf b_ = {0};                                                                       \
+        wire_put_##name(&b_, id, flags, &(struct wire_##name){__VA_ARGS__});                       \
+        send_fds(end, &b_, NULL, 0);                                                               \
+    } while (0)
+
+static void say_raw(struct end *e, enum wire_kind kind, uint64_t id, uint32_t flags, const void *p,
+                    size_t n)
+{
+    struct buf b = {0};
+    wire_put_raw(&b, kind, id, flags, p, n);
+    send_fds(e, &b, NULL, 0);
+}
+
+// The next frame other than HELLO within `ms`; 0: none, -1: EOF.
+static int next_frame(struct end *e, int ms)
+{
+    for (;;) {
+        buf_consume(&e->in, e->used);
+        e->used = 0;
+        int64_t n = wire_next(buf_len(&e->in) ? buf_head(&e->in) : "", buf_len(&e->in), &e->f, NULL);
+        assert_true(n >= 0);
+        if (n > 0) {
+            e->used = (size_t)n;
+            if (e->f.head.kind == WIRE_hello)
+                continue;
+            return e->f.head.kind;
+        }
+        struct pollfd p = {e->fd, POLLIN, 0};
+        if (poll(&p, 1, ms) <= 0)
+            return 0;
+        ssize_t got = recv(e->fd, buf_reserve(&e->in, 1 << 20), 1 << 20, 0);
+        if (got <= 0)
+            return -1;
+        buf_commit(&e->in, (size_t)got);
+    }
+}
+
+// Skips frames until one of `kind` comes.
+static struct wire_frame *expect(struct end *e, enum wire_kind kind)
+{
+    for (;;) {
+        int got = next_frame(e, WAIT_MS);
+        if (got == (int)kind)
+            return &e->f;
+        if (got <= 0)
+            fail_msg("no %s frame came (%s)", wire_kind_name(kind), got ? "EOF" : "silence");
+    }
+}
+
+static struct wire_submit expect_submit(struct end *e, uint64_t *ret_id)
+{
+    struct wire_submit s;
+    struct wire_frame *f = expect(e, WIRE_submit);
+    assert_int_equal(wire_get_submit(f, &s, NULL), 0);
+    *ret_id = f->head.id;
+    return s;
+}
+
+static void expect_nothing(struct end *e, enum wire_kind kind)
+{
+    int got;
+    while ((got = next_frame(e, QUIET_MS)) > 0)
+        if (got == (int)kind)
+            fail_msg("a %s frame came", wire_kind_name(kind));
+}
+
+/* ---- the world ---- */
+
+static int pair(struct end *e)
+{
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    *e = (struct end){.fd = fds[0]};
+    return fds[1];
+}
+
+static void hello(struct end *e, enum wire_role role, const char *name)
+{
+    SAY(e, hello, 0, 0, .version = WIRE_VERSION, .role = role, .pid = 1, .name = name);
+}
+
+static void attach(struct end *e, enum wire_role role, const char *name, uint64_t child_id,
+                   struct page **ret_page)
+{
+    int fds[2] = {pair(e), page_create(name, NULL)};
+    if (ret_page)
+        assert_int_equal(page_map(fds[1], ret_page, NULL), 0);
+    struct buf b = {0};
+    wire_put_attach(&b, 0, 0,
+                    &(struct wire_attach){.child_id = child_id, .role = role, .name = name});
+    send_fds(&w.supervisor, &b, fds, 2);
+    close(fds[0]);
+    close(fds[1]);
+    hello(e, role, name);
+}
+
+static void attach_worker(int i)
+{
+    static uint64_t child_id = 100;
+    char name[32];
+    snprintf(name, sizeof name, "app/dep/%d", i);
+    attach(&w.worker[i], ROLE_WORKER, name, ++child_id, &w.page[i]);
+    atomic_store(&w.page[i]->state, WS_READY);
+    SAY(&w.worker[i], state, 0, 0, .state = WS_READY, .text = "");
+}
+
+static void grant(int i, uint32_t n)
+{
+    SAY(&w.worker[i], grant, 0, 0, .count = n, .in_flight = 0, .cap = 8);
+}
+
+static void close_end(struct end *e)
+{
+    if (e->fd >= 0)
+        close(e->fd);
+    buf_finish(&e->in);
+    e->fd = -1;
+}
+
+static void send_snapshot(const char *members)
+{
+    struct buf json = {0};
+    buf_printf(&json,
+               "{\"version\":1,\"apps\":[{\"name\":\"app\",\"deployment\":\"dep\","
+               "\"route_prefix\":\"/app\",\"workers\":[\"app/dep/0\",\"app/dep/1\"],"
+               "\"max_ongoing_requests\":8,\"max_body_bytes\":1048576,"
+               "\"max_response_buffer_bytes\":4194304,\"graceful_shutdown_timeout_s\":2,"
+               "\"max_queued_bytes\":100000000,\"models\":[\"m1\"]%s%s}]}",
+               members ? "," : ",\"status\":\"RUNNING\",\"message\":\"\",\"stream_in\":false,"
+                               "\"retry_safe\":false,\"max_queued_requests\":2",
+               members ? members : "");
+    SAY(&w.control, snapshot, 0, 0, .version = 1, .json = {buf_head(&json), buf_len(&json)});
+    buf_finish(&json);
+}
+
+static void wait_ready(void)
+{
+    struct wire_state s;
+    do {
+        struct wire_frame *f = expect(&w.control, WIRE_state);
+        assert_int_equal(wire_get_state(f, &s, NULL), 0);
+    } while (s.state != WS_READY);
+}
+
+static void run_child(const int fds[4])
+{
+    int high[4];
+    for (int i = 0; i < 4; i++)
+        high[i] = fcntl(fds[i], F_DUPFD, 50);
+    const int to[4] = {3, 4, 5, 7};
+    for (int i = 0; i < 4; i++)
+        dup2(high[i], to[i]);
+    for (int i = 8; i < 100; i++)
+        close(i);
+    exit(ingress_main("ingress/0"));
+}
+
+static void begin(const char *http, const char *app, bool with_control)
+{
+    memset(&w, 0, sizeof w);
+    w.control.fd = w.worker[0].fd = w.worker[1].fd = -1;
+    strcpy(w.state_dir, "/tmp/serve_ingress.XXXXXX");
+    assert_non_null(mkdtemp(w.state_dir));
+    w.listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    assert_int_equal(bind(w.listener, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(listen(w.listener, 100), 0);
+    getsockname(w.listener, (struct sockaddr *)&a, &len);
+    w.port = ntohs(a.sin_port);
+    int fds[4] = {pair(&w.supervisor), page_create("ingress/0", NULL), dup(2),
+                  page_create("fold", NULL)};
+    w.pid = fork();
+    if (w.pid == 0)
+        run_child(fds);
+    for (int i = 0; i < 4; i++)
+        close(fds[i]);
+    hello(&w.supervisor, ROLE_SUPERVISOR, "supervisor");
+    struct buf orders = {0};
+    buf_printf(&orders, "{\"place\":0,\"access_log\":false,\"http\":{%s}}", http ? http : "");
+    SAY(&w.supervisor, boot, 0, 0, .state_dir = w.state_dir, .child_id = 1,
+        .orders = {buf_head(&orders), buf_len(&orders)});
+    buf_finish(&orders);
+    struct buf b = {0};
+    wire_put_listener(&b, 0, 0, &(struct wire_listener){.place = 0});
+    send_fds(&w.supervisor, &b, &w.listener, 1);
+    if (!with_control)
+        return;
+    attach(&w.control, ROLE_CONTROL, "control", 2, NULL);
+    send_snapshot(app);
+    wait_ready();
+}
+
+// Of the process; killed after `ms`.
+static int wait_end(int ms)
+{
+    for (int i = 0; i < ms; i++) {
+        if (waitpid(w.pid, &w.status, WNOHANG) == w.pid) {
+            w.ended = true;
+            return w.status;
+        }
+        usleep(1000);
+    }
+    kill(w.pid, SIGKILL);
+    waitpid(w.pid, &w.status, 0);
+    w.ended = true;
+    return w.status;
+}
+
+static int finish(void **state)
+{
+    (void)state;
+    int status = w.status;
+    if (!w.ended) {
+        SAY(&w.supervisor, stop, 0, 0, .grace_ms = 0);
+        status = wait_end(WAIT_MS);
+    }
+    close_end(&w.supervisor);
+    close_end(&w.control);
+    for (int i = 0; i < WORKERS; i++) {
+        close_end(&w.worker[i]);
+        if (w.page[i])
+            page_unmap(w.page[i]);
+    }
+    close(w.listener);
+    char cmd[128];
+    snprintf(cmd, sizeof cmd, "rm -rf %s", w.state_dir);
+    (void)!system(cmd);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        print_error("the ingress ended with status %#x\n", (unsigned)status);
+    return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+}
+
+/* ---- clients ---- */
+
+static int client(const char *text)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons(w.port),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+    return fd;
+}
+
+static int get(const char *path)
+{
+    char text[256];
+    snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", path);
+    return client(text);
+}
+
+// Reads until `want` is there (NULL: the end), and returns all text so far.
+static const char *answer(int fd, const char *want)
+{
+    static char text[1 << 20];
+    size_t n = 0;
+    for (;;) {
+        text[n] = 0;
+        if (want && strstr(text, want))
+            return text;
+        struct pollfd p = {fd, POLLIN, 0};
+        ssize_t got =
+            poll(&p, 1, WAIT_MS) > 0 ? recv(fd, text + n, sizeof text - 1 - n, 0) : -1;
+        if (got <= 0) {
+            if (want)
+                fail_msg("'%s' did not come, but: %s", want, text);
+            if (got < 0 && errno != ECONNRESET)
+                fail_msg("no end of the answer: %s", text);
+            close(fd);
+            return text;
+        }
+        n += (size_t)got;
+    }
+}
+
+static void assert_has(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("'%s' is not in: %s", part, text);
+}
+
+static void say_ok(int worker, uint64_t id, const char *text)
+{
+    struct end *e = &w.worker[worker];
+    SAY(e, head, id, 0, .status = 200, .content_length = -1, .content_type = "text/plain");
+    say_raw(e, WIRE_data, id, 0, text, strlen(text));
+    SAY(e, end, id, 0, .code = 0, .text = "");
+}
+
+/* ---- tests ---- */
+
+static void one_request(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 1);
+    int fd = client("POST /app/sub?q=1 HTTP/1.1\r\nhost: x\r\ncontent-type: text/a\r\n"
+                    "x-request-id: my-id\r\nx-else: 7\r\ncontent-length: 5\r\n\r\nhello");
+    uint64_t id;
+    struct wire_submit s = expect_submit(&w.worker[0], &id);
+    assert_string_equal(s.method, "POST");
+    assert_string_equal(s.path, "/sub");
+    assert_string_equal(s.query, "q=1");
+    assert_string_equal(s.content_type, "text/a");
+    assert_string_equal(s.request_id, "my-id");
+    assert_string_equal(wire_kv_get(s.headers, "x-else"), "7");
+    assert_int_equal(s.body_len, 5);
+    assert_memory_equal(s.body.p, "hello", 5);
+    assert_true(w.worker[0].f.head.flags & WIRE_FIN);
+    say_ok(0, id, "world");
+    const char *text = answer(fd, "world");
+    assert_has(text, "HTTP/1.1 200 OK");
+    assert_has(text, "x-request-id: my-id");
+    assert_has(text, "content-length: 5");
+    // The connection goes on, and the slot was used up: a WANT comes, not a SUBMIT.
+    const char *next = "GET /app HTTP/1.1\r\nhost: x\r\n\r\n";
+    assert_true(send(fd, next, strlen(next), 0) > 0);
+    struct wire_want want;
+    assert_int_equal(wire_get_want(expect(&w.worker[0], WIRE_want), &want, NULL), 0);
+    assert_int_equal(want.count, 1);
+    grant(0, 1);
+    s = expect_submit(&w.worker[0], &id);
+    assert_string_equal(s.path, "/");
+    SAY(&w.worker[0], end, id, 0, .code = -422, .text = "no good");
+    text = answer(fd, "no good");
+    assert_has(text, "422");
+    close(fd);
+}
+
+static void core_answers(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    assert_has(answer(get("/-/healthz"), NULL), "success");
+    assert_has(answer(get("/-/routes"), NULL), "{\"/app\":\"app\"}");
+    assert_has(answer(get("/health"), NULL), "200 OK");
+    assert_has(answer(get("/version"), NULL), "\"version\":\"");
+    assert_has(answer(get("/v1/models"), NULL), "\"id\":\"m1\"");
+    assert_has(answer(get("/-/what"), NULL), "404");
+    const char *text = answer(get("/apple"), NULL);
+    assert_has(text, "HTTP/1.1 404");
+    assert_has(text, "Path '/apple' not found. Ping /-/routes for available routes.");
+    text = answer(get("/metrics"), NULL);
+    assert_has(text, "outcome=\"not_found\",code=\"404\"} 1");
+    assert_has(text, "salver_connections_total{ingress=\"0\"}");
+}
+
+// Three bodies: smaller than a frame, larger than the window, and with a window that never grows.
+static void large_body(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 1);
+    enum { N = 700000 };
+    char head[128];
+    static char body[N];
+    for (size_t i = 0; i < N; i++)
+        body[i] = (char)('a' + i % 26);
+    snprintf(head, sizeof head, "POST /app HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n", N);
+    int fd = client(head);
+    for (size_t at = 0; at < N;)
+        at += (size_t)send(fd, body + at, N - at, 0);
+    uint64_t id;
+    struct wire_submit s = expect_submit(&w.worker[0], &id);
+    size_t got = s.body.n, given = WIRE_WINDOW;
+    assert_int_equal(s.body_len, N);
+    assert_memory_equal(s.body.p, body, s.body.n);
+    bool fin = false;
+    while (!fin) {
+        while (got < given && !fin) {
+            struct wire_frame *f = expect(&w.worker[0], WIRE_body);
+            assert_true(f->head.size <= WIRE_DATA_MAX);
+            assert_memory_equal(f->payload, body + got, f->head.size);
+            got += f->head.size;
+            assert_true(got <= given);
+            fin = f->head.flags & WIRE_FIN;
+        }
+        if (fin)
+            break;
+        expect_nothing(&w.worker[0], WIRE_body); // the window is closed
+        SAY(&w.worker[0], window, id, 0, .bytes = WIRE_WINDOW);
+        given += WIRE_WINDOW;
+    }
+    assert_int_equal(got, N);
+    say_ok(0, id, "thanks");
+    answer(fd, "thanks");
+    close(fd);
+}
+
+// The answer's window is given back as the client's socket takes bytes, and only then.
+static void answer_window(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 1);
+    int fd = get("/app");
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    enum { PIECE = 32 << 10, TOTAL = 16 << 20 };
+    static char piece[PIECE];
+    memset(piece, 'x', PIECE);
+    struct end *e = &w.worker[0];
+    SAY(e, head, id, 0, .status = 200, .content_length = TOTAL, .content_type = "text/plain");
+    size_t sent = 0, may = WIRE_WINDOW;
+    int kind;
+    while (sent < TOTAL) { // nobody reads: it must come to a stop
+        while (sent < may && sent < TOTAL) {
+            say_raw(e, WIRE_data, id, 0, piece, PIECE);
+            sent += PIECE;
+        }
+        if ((kind = next_frame(e, QUIET_MS)) <= 0)
+            break;
+        struct wire_window win;
+        assert_int_equal(kind, WIRE_window);
+        assert_int_equal(wire_get_window(&e->f, &win, NULL), 0);
+        may += win.bytes;
+    }
+    assert_true(sent < TOTAL);
+    size_t got = 0;
+    static char text[1 << 20];
+    while (got < TOTAL) { // somebody reads: it goes on to the end
+        struct pollfd p = {fd, POLLIN, 0};
+        if (poll(&p, 1, 10) > 0) {
+            ssize_t n = recv(fd, text, sizeof text, 0);
+            assert_true(n > 0);
+            got += (size_t)n;
+        }
+        struct wire_window win;
+        while (next_frame(e, 0) > 0)
+            if (e->f.head.kind == WIRE_window && wire_get_window(&e->f, &win, NULL) == 0)
+                may += win.bytes;
+        while (sent < may && sent < TOTAL) {
+            say_raw(e, WIRE_data, id, 0, piece, PIECE);
+            if ((sent += PIECE) == TOTAL)
+                SAY(e, end, id, 0, .code = 0, .text = "");
+        }
+    }
+    close(fd);
+}
+
+static void too_much_data(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 1);
+    int fd = client("GET /app HTTP/1.1\r\nhost: x\r\n\r\n");
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    page_request_give(w.page[0], page_request_take(w.page[0], id));
+    static char piece[WIRE_DATA_MAX];
+    struct buf b = {0};
+    wire_put_raw(&b, WIRE_data, id, 0, piece, sizeof piece);
+    int frames = 0; // nobody reads them, so they can't all fit
+    while (frames < 1000 && send(w.worker[0].fd, buf_head(&b), buf_len(&b), MSG_NOSIGNAL) > 0)
+        frames++;
+    assert_true(frames < 1000); // cut off
+    buf_finish(&b);
+    answer(fd, NULL);
+}
+
+static void client_leaves(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 1);
+    int fd = get("/app");
+    uint64_t id, other;
+    expect_submit(&w.worker[0], &id);
+    int waiting = get("/app"); // and one that leaves while it waits
+    expect(&w.worker[0], WIRE_want);
+    close(fd);
+    assert_int_equal(expect(&w.worker[0], WIRE_cancel)->head.id, id);
+    close(waiting);
+    usleep(QUIET_MS * 1000);
+    // Its slot is free with END alone; the one that waited is gone.
+    SAY(&w.worker[0], end, id, 0, .code = -499, .text = "");
+    grant(0, 1);
+    expect_nothing(&w.worker[0], WIRE_submit);
+    fd = get("/app");
+    expect_submit(&w.worker[0], &other);
+    assert_true(other != id);
+    say_ok(0, other, "fine");
+    assert_has(answer(fd, NULL), "fine");
+    assert_has(answer(get("/metrics"), NULL), "outcome=\"client_gone\",code=\"499\"} 2");
+}
+
+static void queue_full(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    int a = get("/app"), b = get("/app");
+    usleep(QUIET_MS * 1000);
+    const char *text = answer(get("/app"), NULL);
+    assert_has(text, "HTTP/1.1 503");
+    assert_has(text, "retry-after: ");
+    assert_has(text, "max_queued_requests 2");
+    grant(0, 2);
+    uint64_t id;
+    for (int i = 0; i < 2; i++) {
+        expect_submit(&w.worker[0], &id);
+        say_ok(0, id, "late");
+    }
+    assert_has(answer(a, NULL), "late");
+    assert_has(answer(b, NULL), "late");
+}
+
+static void timeouts(void **state)
+{
+    (void)state;
+    begin("\"request_timeout_s\":0.2", NULL, true);
+    attach_worker(0);
+    int waiting = get("/app");
+    const char *text = answer(waiting, NULL);
+    assert_has(text, "HTTP/1.1 504");
+    assert_has(text, "it waited for a replica");
+    grant(0, 1);
+    int fd = get("/app");
+    uint64_t id, now = clock_now_ns();
+    struct wire_submit s = expect_submit(&w.worker[0], &id);
+    assert_true(s.deadline_ns > now && s.deadline_ns < now + NS_PER_S);
+    assert_has(answer(fd, NULL), "HTTP/1.1 504");
+    struct wire_cancel c;
+    assert_int_equal(wire_get_cancel(expect(&w.worker[0], WIRE_cancel), &c, NULL), 0);
+    assert_int_equal(c.why, WHY_DEADLINE);
+}
+
+// A worker dies with requests that it held, had given, and had answered.
+static void death(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 3);
+    int fds[3];
+    uint64_t ids[3], id;
+    for (int i = 0; i < 3; i++) {
+        fds[i] = get(i == 0 ? "/app/held" : i == 1 ? "/app/given" : "/app/answered");
+        expect_submit(&w.worker[0], &ids[i]);
+        int slot = page_request_take(w.page[0], ids[i]);
+        if (i > 0)
+            page_request_give(w.page[0], slot);
+    }
+    struct end *e = &w.worker[0];
+    SAY(e, head, ids[2], 0, .status = 200, .content_length = -1,
+        .content_type = "text/event-stream");
+    say_raw(e, WIRE_data, ids[2], 0, "data: 1\n\n", 9);
+    answer(fds[2], "data: 1");
+    attach_worker(1);
+    close_end(e);
+    const char *text = answer(fds[1], NULL);
+    assert_has(text, "HTTP/1.1 502");
+    assert_has(text, "ReplicaLostError");
+    char id_text[32];
+    snprintf(id_text, sizeof id_text, "%016llx", (unsigned long long)ids[1]);
+    assert_has(text, id_text);
+    text = answer(fds[2], NULL);
+    assert_has(text, "data: {\"error\":{");
+    grant(1, 1);
+    struct wire_submit s = expect_submit(&w.worker[1], &id);
+    assert_string_equal(s.path, "/held");
+    assert_int_equal(s.attempt, 1);
+    say_ok(1, id, "saved");
+    assert_has(answer(fds[0], NULL), "saved");
+    text = answer(get("/metrics"), NULL);
+    assert_has(text, "outcome=\"replica_lost\",code=\"502\"} 1");
+    assert_has(text, "reason=\"died\"} 1");
+}
+
+// retry: safe tries a given request once more, and no third time.
+static void retry_safe(void **state)
+{
+    (void)state;
+    begin(NULL,
+          "\"status\":\"RUNNING\",\"message\":\"\",\"stream_in\":false,\"retry_safe\":true,"
+          "\"max_queued_requests\":10",
+          true);
+    attach_worker(0);
+    grant(0, 1);
+    int fd = get("/app");
+    uint64_t id;
+    for (int i = 0; i < 2; i++) {
+        struct wire_submit s = expect_submit(&w.worker[0], &id);
+        assert_int_equal(s.attempt, i);
+        page_request_give(w.page[0], page_request_take(w.page[0], id));
+        close_end(&w.worker[0]);
+        if (i == 0) {
+            attach_worker(0);
+            grant(0, 1);
+        }
+    }
+    assert_has(answer(fd, NULL), "HTTP/1.1 502");
+}
+
+static void refused(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    attach_worker(1);
+    grant(0, 1);
+    int fd = get("/app");
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    grant(1, 1);
+    usleep(QUIET_MS * 1000);
+    SAY(&w.worker[0], refused, id, 0, .code = -429);
+    grant(0, 1);
+    expect_submit(&w.worker[1], &id); // the other one first
+    SAY(&w.worker[1], refused, id, 0, .code = -429);
+    expect_submit(&w.worker[0], &id); // after a rest, whoever is free
+    say_ok(0, id, "at last");
+    assert_has(answer(fd, NULL), "at last");
+}
+
+static void recall(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 3);
+    struct wire_give g;
+    SAY(&w.worker[0], recall, 0, 0, .count = 2);
+    assert_int_equal(wire_get_give(expect(&w.worker[0], WIRE_give), &g, NULL), 0);
+    assert_int_equal(g.count, 2);
+    SAY(&w.worker[0], recall, 0, 0, .count = 2);
+    assert_int_equal(wire_get_give(expect(&w.worker[0], WIRE_give), &g, NULL), 0);
+    assert_int_equal(g.count, 1);
+    SAY(&w.worker[0], recall, 0, 0, .count = 2);
+    assert_int_equal(wire_get_give(expect(&w.worker[0], WIRE_give), &g, NULL), 0);
+    assert_int_equal(g.count, 0);
+}
+
+static void failed_deployment(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    int waiting = get("/app");
+    usleep(QUIET_MS * 1000);
+    send_snapshot("\"status\":\"DEPLOY_FAILED\",\"message\":\"no such model\",\"stream_in\":false,"
+                  "\"retry_safe\":true,\"max_queued_requests\":10");
+    const char *text = answer(waiting, NULL);
+    assert_has(text, "HTTP/1.1 503");
+    assert_has(text, "no such model");
+    assert_has(answer(get("/app"), NULL), "no such model");
+}
+
+static void stream_in(void **state)
+{
+    (void)state;
+    begin(NULL,
+          "\"status\":\"RUNNING\",\"message\":\"\",\"stream_in\":true,\"retry_safe\":false,"
+          "\"max_queued_requests\":10",
+          true);
+    attach_worker(0);
+    grant(0, 1);
+    int fd = client("POST /app HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+                    "5\r\nhello\r\n");
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    assert_true(w.worker[0].f.head.flags & WIRE_STREAM_IN);
+    struct wire_frame *f = expect(&w.worker[0], WIRE_body);
+    assert_memory_equal(f->payload, "hello", 5);
+    // It dies before it gave the request away: what was sent is sent again.
+    close_end(&w.worker[0]);
+    attach_worker(1);
+    grant(1, 1);
+    expect_submit(&w.worker[1], &id);
+    f = expect(&w.worker[1], WIRE_body);
+    assert_memory_equal(f->payload, "hello", 5);
+    const char *rest = "3\r\nabc\r\n0\r\n\r\n";
+    assert_true(send(fd, rest, strlen(rest), 0) > 0);
+    size_t got = 0;
+    do {
+        f = expect(&w.worker[1], WIRE_body);
+        got += f->head.size;
+    } while (!(f->head.flags & WIRE_FIN));
+    assert_int_equal(got, 3);
+    say_ok(1, id, "heard");
+    answer(fd, "heard");
+    close(fd);
+}
+
+static void slow_upload_window(void **state)
+{
+    (void)state;
+    begin(NULL,
+          "\"status\":\"RUNNING\",\"message\":\"\",\"stream_in\":true,\"retry_safe\":false,"
+          "\"max_queued_requests\":10",
+          true);
+    attach_worker(0);
+    grant(0, 1);
+    enum { TOTAL = 1 << 20 };
+    char head[128];
+    snprintf(head, sizeof head, "POST /app HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n",
+             TOTAL);
+    int fd = client(head);
+    static char body[TOTAL];
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    size_t sent = 0, got = 0, given = WIRE_WINDOW;
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    bool fin = false;
+    for (int quiet = 0; !fin;) {
+        ssize_t n = sent < TOTAL ? send(fd, body + sent, TOTAL - sent, MSG_NOSIGNAL) : 0;
+        sent += n > 0 ? (size_t)n : 0;
+        int kind = next_frame(&w.worker[0], 20);
+        assert_true(kind >= 0);
+        if (kind == WIRE_body) {
+            got += w.worker[0].f.head.size;
+            fin = w.worker[0].f.head.flags & WIRE_FIN;
+            assert_true(got <= given);
+            quiet = 0;
+        } else if (++quiet == 5) { // the window is used up
+            assert_true(given - got < WIRE_DATA_MAX);
+            given += WIRE_DATA_MAX;
+            SAY(&w.worker[0], window, id, 0, .bytes = WIRE_DATA_MAX);
+            quiet = 0;
+        }
+    }
+    assert_int_equal(got, TOTAL);
+    say_ok(0, id, "all of it");
+    answer(fd, "all of it");
+    close(fd);
+}
+
+static void websocket(void **state)
+{
+    (void)state;
+    begin("\"request_timeout_s\":0.3", NULL, true);
+    attach_worker(0);
+    grant(0, 1);
+    int fd = client("GET /app HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+                    "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                    "\r\n");
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    assert_true(w.worker[0].f.head.flags & WIRE_WEBSOCKET);
+    SAY(&w.worker[0], head, id, 0, .status = 200, .content_length = -1, .content_type = "");
+    answer(fd, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    usleep(400 * 1000); // longer than the timeout, which is for the handshake alone
+    const unsigned char hi[] = {0x81, 0x82, 0, 0, 0, 0, 'h', 'i'};
+    assert_int_equal(send(fd, hi, sizeof hi, 0), sizeof hi);
+    struct wire_frame *f = expect(&w.worker[0], WIRE_body);
+    assert_int_equal(f->head.size, 2);
+    assert_int_equal(f->head.flags & (WIRE_TEXT | WIRE_MORE | WIRE_FIN), WIRE_TEXT);
+    say_raw(&w.worker[0], WIRE_data, id, WIRE_TEXT, "ho", 2);
+    answer(fd, "ho");
+    const unsigned char bye[] = {0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8};
+    assert_int_equal(send(fd, bye, sizeof bye, 0), sizeof bye);
+    f = expect(&w.worker[0], WIRE_body);
+    assert_int_equal(f->head.size, 0);
+    assert_true(f->head.flags & WIRE_FIN);
+    SAY(&w.worker[0], end, id, 0, .code = 0, .text = "");
+    close(fd);
+}
+
+static void drained_by_control(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 2);
+    int keep = client("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    answer(keep, "200 OK");
+    int open = client("GET /app HTTP/1.1\r\nhost: x\r\n\r\n");
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    struct end *e = &w.worker[0];
+    SAY(e, head, id, 0, .status = 200, .content_length = -1,
+        .content_type = "text/event-stream");
+    say_raw(e, WIRE_data, id, 0, "data: 1\n\n", 9);
+    answer(open, "data: 1");
+    SAY(&w.control, drain, 0, 0, .deadline_ns = clock_now_ns() + 3 * NS_PER_S);
+    usleep(QUIET_MS * 1000);
+    // The idle connection still gets its answer, with the wish that it ends.
+    const char *next = "GET /app HTTP/1.1\r\nhost: x\r\n\r\n";
+    assert_true(send(keep, next, strlen(next), 0) > 0);
+    uint64_t second;
+    expect_submit(&w.worker[0], &second);
+    say_ok(0, second, "still here");
+    const char *text = answer(keep, NULL);
+    assert_has(text, "still here");
+    assert_has(text, "connection: close");
+    say_raw(e, WIRE_data, id, 0, "data: 2\n\n", 9);
+    SAY(e, end, id, 0, .code = 0, .text = "");
+    assert_has(answer(open, NULL), "data: 2");
+    int status = wait_end(2000); // not at the deadline, but when idle
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void stopped(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 1);
+    int idle = client("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    answer(idle, "200 OK");
+    int fd = get("/app");
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    SAY(&w.supervisor, stop, 0, 0, .grace_ms = 300);
+    answer(idle, NULL); // closed at once
+    const char *text = answer(fd, NULL);
+    assert_has(text, "HTTP/1.1 503");
+    assert_has(text, "shutting down");
+    struct wire_cancel c;
+    assert_int_equal(wire_get_cancel(expect(&w.worker[0], WIRE_cancel), &c, NULL), 0);
+    assert_int_equal(c.why, WHY_DRAIN);
+    int status = wait_end(WAIT_MS);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+// Control comes, leaves its snapshot, and is away at the next start.
+static void without_control(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    char file[128], kept[128];
+    snprintf(file, sizeof file, "%s/snapshot.json", w.state_dir);
+    snprintf(kept, sizeof kept, "/tmp/serve_ingress.kept.%d", (int)getpid());
+    for (int i = 0; i < WAIT_MS && access(file, R_OK) < 0; i++)
+        usleep(1000);
+    assert_int_equal(rename(file, kept), 0);
+    assert_int_equal(finish(NULL), 0);
+    begin(NULL, NULL, false);
+    snprintf(file, sizeof file, "%s/snapshot.json", w.state_dir);
+    assert_int_equal(rename(kept, file), 0);
+    int fd = get("/-/routes"); // waits in the backlog until the ingress accepts
+    assert_has(answer(fd, NULL), "{\"/app\":\"app\"}");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(one_request, finish),
+        cmocka_unit_test_teardown(core_answers, finish),
+        cmocka_unit_test_teardown(large_body, finish),
+        cmocka_unit_test_teardown(answer_window, finish),
+        cmocka_unit_test_teardown(too_much_data, finish),
+        cmocka_unit_test_teardown(client_leaves, finish),
+        cmocka_unit_test_teardown(queue_full, finish),
+        cmocka_unit_test_teardown(timeouts, finish),
+        cmocka_unit_test_teardown(death, finish),
+        cmocka_unit_test_teardown(retry_safe, finish),
+        cmocka_unit_test_teardown(refused, finish),
+        cmocka_unit_test_teardown(recall, finish),
+        cmocka_unit_test_teardown(failed_deployment, finish),
+        cmocka_unit_test_teardown(stream_in, finish),
+        cmocka_unit_test_teardown(slow_upload_window, finish),
+        cmocka_unit_test_teardown(websocket, finish),
+        cmocka_unit_test_teardown(drained_by_control, finish),
+        cmocka_unit_test_teardown(stopped, finish),
+        cmocka_unit_test_teardown(without_control, finish),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
