@@ -116,6 +116,7 @@ struct page_metric *metrics_get(struct page *p, uint32_t kind, const char *name,
                                 const char *help, const double *bounds, uint32_t n_bounds)
 {
     bool first = false;
+    CHECK(p);
     pthread_mutex_lock(&lock);
     struct page_metric *m = find(p, name, labels);
     if (!m && fits(name, labels, n_bounds) && sample_count(p) < PAGE_METRICS - 1)
