@@ -12,6 +12,7 @@ if [ "$base" != all ] && git rev-parse --verify -q "$base" >/dev/null &&
 else
     files=$(git ls-files 'core/*.c' 'plugins/*.c')
 fi
+files=$(echo "$files" | grep -v ^core/cli/template/ || true)
 [ -z "$files" ] && exit 0
 echo "$files" | xargs -n 4 -P "$(nproc)" clang-tidy --quiet -p "$build" 2>"$build/tidy.err" || {
     grep -v 'warnings generated' "$build/tidy.err" >&2
