@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `server` fixture: servers that end with their test, and whose logs are shown when it fails.
+
+    def test_something(server):
+        s = server([application("a", "fake_run", {"defaults": "n=1"}, num_replicas=2)])
+        assert s.get("/a/").status == 200
+
+Arguments are those of harness.Server. Clients of all kinds: clients.py and harness.py. The binary is
+`$SALVER_BUILD/salver` (build/), ports come from `$SALVER_PORTS`.
+"""
+
+import pytest
+from harness import Server
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    setattr(item, f"report_{report.when}", report)
+
+
+def show_log(node, server):
+    report = getattr(node, "report_call", None)
+    if report is not None and report.failed:
+        print(f"---- log of the server on port {server.port} ----")
+        print(server.log()[-16000:])
+
+
+@pytest.fixture
+def server(tmp_path, request):
+    started = []
+
+    def start(applications, **options):
+        s = Server(tmp_path / f"server{len(started)}", applications, **options)
+        s.__enter__()
+        started.append(s)
+        return s
+
+    yield start
+    for s in started:
+        s.__exit__(None, None, None)
+        show_log(request.node, s)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """As `server`, but one for all tests of a module: `shared("name", [applications])`. Called again
+    with the same name it gives the same server."""
+    started = {}
+
+    def start(name, applications, **options):
+        if name not in started:
+            s = Server(tmp_path_factory.mktemp(name), applications, **options)
+            s.__enter__()
+            started[name] = s
+        return started[name]
+
+    yield start
+    for s in started.values():
+        s.__exit__(None, None, None)
