@@ -92,7 +92,7 @@ struct conf_deployment {
     const struct cJSON *config; // the same as a tree
     struct yaml_node *config_node; // the same with places; conf_where_of reads it
     struct yaml_node *user_config_node; // only while it is loaded; then part of config_node
-    struct place where, config_where;
+    struct place where, config_where, plugin_where;
 };
 
 struct conf_app {

@@ -234,6 +234,7 @@ static void check_app(struct conf_file *f, struct conf_app *app, const struct ya
         const struct yaml_node *item = list->items[i];
         if (item->kind == YAML_MAP)
             check_deployment(f, d, item);
+        d->plugin_where = place_in(d->plugin ? item : node, "plugin");
         if (!d->plugin)
             d->plugin = app->plugin;
         for (uint32_t k = 0; k < i; k++)
@@ -241,8 +242,10 @@ static void check_app(struct conf_file *f, struct conf_app *app, const struct ya
                 report_error(f->report, d->where, "deployment '%s' stands here twice; the first is "
                              "at line %u", d->name, app->deployments[k].where.line);
     }
-    if (!app->n_deployments)
+    if (!app->n_deployments) {
         add_deployment(f, app);
+        app->deployments->plugin_where = place_in(node, "plugin");
+    }
     choose_active(f, app);
 }
 

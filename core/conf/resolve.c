@@ -167,9 +167,10 @@ static void read_reference(struct resolve *r, struct yaml_node *node)
 
     if (node->kind != YAML_TEXT || node->broken || strncmp(node->text, prefix, sizeof prefix - 1) != 0)
         return;
-    const char *path = node->text + sizeof prefix - 1, *shown = node->secret ? "***" : path;
+    const char *path = node->text + sizeof prefix - 1;
     if (strncmp(path, "//", 2) == 0) // file:///a/b is /a/b
         path += 2;
+    const char *shown = node->secret ? "***" : path;
     if (*path != '/' && *r->dir)
         path = arena_printf(r->report->arena, "%s/%s", r->dir, path);
     node->broken = true;
