@@ -89,25 +89,25 @@ struct exchange {
     struct http_msg msg;
     struct exchange *next; // in the pool
     struct arena arena;
-    struct buf head;            // the request's head, cut into strings in place; then paths
+    struct buf head;             // the request's head, cut into strings in place; then paths
     struct http_header *headers; // owned, limits.headers of them
     llhttp_t parser;
     char *target_end; // while parsing: where the target's span ended,
     char *value_end;  // and the last value's
     bool chunked, whole, sent_continue;
-    uint64_t left;      // of a body with content-length
+    uint64_t left; // of a body with content-length
     uint32_t chunks, ext_bytes, trailer_bytes;
     int refused; // code set inside a parser callback
     const char *refused_text;
 
     enum reply_mode mode;
     int status;
-    bool close;             // the connection ends after this answer
-    int64_t length;         // declared, or -1
-    uint64_t length_left;   // of a declared length
-    uint64_t reported;      // body bytes told by on_sent
-    struct buf held;        // body whose framing isn't decided
-    struct ws *ws;          // owned
+    bool close;           // the connection ends after this answer
+    int64_t length;       // declared, or -1
+    uint64_t length_left; // of a declared length
+    uint64_t reported;    // body bytes told by on_sent
+    struct buf held;      // body whose framing isn't decided
+    struct ws *ws;        // owned
 };
 
 struct http_conn {
@@ -116,26 +116,26 @@ struct http_conn {
     struct turn_item turn;
     struct list node; // on server.conns until freed
     struct timer read_timer, write_timer;
-    struct exchange *x; // owned, NULL between exchanges
-    struct buf in;      // unparsed bytes: part of a head, or requests ahead
-    struct buf out;     // bytes the socket hasn't taken
-    uint64_t address;   // key of server.addresses, 0: not counted
+    struct exchange *x;           // owned, NULL between exchanges
+    struct buf in;                // unparsed bytes: part of a head, or requests ahead
+    struct buf out;               // bytes the socket hasn't taken
+    uint64_t address;             // key of server.addresses, 0: not counted
     size_t scan, line, first_end; // of the head in work: scanned, line start, end of first line
-    uint64_t body_bytes; // of the body in work as it came, for its rate
-    uint64_t rate_mark;  // body_bytes when the body's timer was armed
-    uint64_t skip;       // bytes of an unread body still to be thrown away
-    uint64_t discarded;  // while lingering
-    uint64_t unacked;    // bytes in the kernel when the write timer was armed
-    uint32_t lines;      // of the head in work
+    uint64_t body_bytes;          // of the body in work as it came, for its rate
+    uint64_t rate_mark;           // body_bytes when the body's timer was armed
+    uint64_t skip;                // bytes of an unread body still to be thrown away
+    uint64_t discarded;           // while lingering
+    uint64_t unacked;             // bytes in the kernel when the write timer was armed
+    uint32_t lines;               // of the head in work
     int fd;
-    int interest;        // uv_poll events that are set
-    uint8_t state;       // enum conn_state, written by conn_event alone
-    bool blank;          // one empty line before a request was skipped
-    bool paused;         // by the holder
-    bool blocked;        // the socket refused bytes
-    bool above;          // pending was above HTTP_PENDING_LOW
-    bool clean;          // nothing of the client is unread: may be closed without lingering
-    bool reset;          // close so that the client sees an error
+    int interest;  // uv_poll events that are set
+    uint8_t state; // enum conn_state, written by conn_event alone
+    bool blank;    // one empty line before a request was skipped
+    bool paused;   // by the holder
+    bool blocked;  // the socket refused bytes
+    bool above;    // pending was above HTTP_PENDING_LOW
+    bool clean;    // nothing of the client is unread: may be closed without lingering
+    bool reset;    // close so that the client sees an error
     char peer[HTTP_PEER_MAX];
 };
 
@@ -153,7 +153,7 @@ struct http_server {
     struct list timers[TIMER_COUNT];
     uint64_t timeout_ms[TIMER_COUNT];
     uint64_t tick_ms;
-    struct map addresses; // address key -> count
+    struct map addresses;   // address key -> count
     struct exchange *spare; // owned
     uint32_t n_spare;
     struct buf spare_bufs[HTTP_SPARES];
@@ -170,7 +170,8 @@ struct http_server {
 // server.c
 void server_timer_arm(struct http_server *s, struct timer *t, enum timer_kind kind);
 void server_timer_stop(struct timer *t);
-struct exchange *server_exchange_get(struct http_server *s); // from the pool; zeroed but for buffers
+struct exchange *
+server_exchange_get(struct http_server *s); // from the pool; zeroed but for buffers
 void server_exchange_put(struct http_server *s, struct exchange *own_x);
 void server_buf_get(struct http_server *s, struct buf *empty); // gives it memory from the pool
 void server_buf_put(struct http_server *s, struct buf *b);     // empties it, takes its memory
@@ -185,12 +186,12 @@ void conn_open(struct http_conn *c);
 void conn_event(struct http_conn *c, enum conn_event e);
 void conn_touch(struct http_conn *c); // output or input waits: run in this turn's end
 void conn_close(struct http_conn *c, enum http_gone why); // at once
-void conn_close_idle(struct http_conn *c); // unless an answer is in work
+void conn_close_idle(struct http_conn *c);                // unless an answer is in work
 void conn_timeout(struct http_conn *c, enum timer_kind kind);
 void conn_write_timeout(struct http_conn *c);
 // Refuses what the client sent: error (if nothing was answered yet), then the end.
 void conn_refuse(struct http_conn *c, int code, const char *text);
-void conn_release(struct http_conn *c); // the exchange is over
+void conn_release(struct http_conn *c);                  // the exchange is over
 void conn_gone(struct http_conn *c, enum http_gone why); // tells the holder and releases
 
 // request.c: both return the bytes consumed; 0 = wait for more

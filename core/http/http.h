@@ -12,14 +12,14 @@
  * Owner    an http_msg belongs to its connection; its holder may use it from on_request until it
  *          has called http_reply_end / http_reply_error / http_reply_abort, or until on_gone,
  *          whichever is first. After that it must not touch it.
- * Memory   the message's strings, headers and a buffered body hang on msg->arena; bounded by limits.
- * Bounds   http_limits; every refusal names the value and the limit, is answered with a JSON error
- *          where that is still possible, and closes the connection when framing is in doubt.
+ * Memory   the message's strings, headers and a buffered body hang on msg->arena; bounded by
+ * limits. Bounds   http_limits; every refusal names the value and the limit, is answered with a
+ * JSON error where that is still possible, and closes the connection when framing is in doubt.
  * Clients  that leave are noticed also while nothing is read (EPOLLRDHUP): on_gone, at once.
  * Slow     readers: what the socket does not take waits in the connection's out-buffer. The holder
- *          asks http_reply_pending and stops at its mark; on_drain tells when it fell. A client that
- *          takes nothing for write_timeout_s is cut off (on_gone with GONE_SLOW).
- * Thread   the loop's. All output of one turn leaves in one write (base/turn.h).
+ *          asks http_reply_pending and stops at its mark; on_drain tells when it fell. A client
+ * that takes nothing for write_timeout_s is cut off (on_gone with GONE_SLOW). Thread   the loop's.
+ * All output of one turn leaves in one write (base/turn.h).
  */
 #include "base/arena.h"
 #include "base/buf.h"
@@ -36,12 +36,12 @@ struct http_limits {
     uint32_t headers;            // 64
     uint64_t body_bytes;         // 16 MiB; on_head may lower or raise it for a message
     uint32_t chunks;             // 65536 a body, and the mean of 16 B a chunk after the first 64
-    uint32_t pipeline;           // 16 requests of one connection begun in one turn; 64 KiB wait ahead
-    uint32_t connections;        // 10000
-    uint32_t per_address;        // 256; loopback is not counted
-    uint32_t ws_message_bytes;   // 16 MiB
-    double header_timeout_s;     // 10, from the first byte of a head (or accept) to its end
-    double body_timeout_s;       // 10 without 1 KiB/s
+    uint32_t pipeline;         // 16 requests of one connection begun in one turn; 64 KiB wait ahead
+    uint32_t connections;      // 10000
+    uint32_t per_address;      // 256; loopback is not counted
+    uint32_t ws_message_bytes; // 16 MiB
+    double header_timeout_s;   // 10, from the first byte of a head (or accept) to its end
+    double body_timeout_s;     // 10 without 1 KiB/s
     double keep_alive_timeout_s; // 90
     double write_timeout_s;      // 30
 };
@@ -59,25 +59,25 @@ struct http_msg {
     struct http_conn *conn;
     struct arena *arena;
     const char *method;
-    const char *target;       // as it came
-    const char *path;         // percent-decoded once, no dot segments, no NUL; "/" at least
-    const char *raw_path;     // the same part undecoded
-    const char *query;        // undecoded, "" without
+    const char *target;   // as it came
+    const char *path;     // percent-decoded once, no dot segments, no NUL; "/" at least
+    const char *raw_path; // the same part undecoded
+    const char *query;    // undecoded, "" without
     const char *host;
     const char *content_type; // "" without
     const char *request_id;   // the client's x-request-id if it is 1-128 visible ASCII, else NULL
     const struct http_header *headers; // lower-case names, in order
     uint32_t n_headers;
-    const char *peer;         // address of the client, without port
+    const char *peer; // address of the client, without port
     bool http10, head_only, keep_alive, websocket, expects_continue;
-    bool streaming;           // set by on_head: the body goes to on_body as it comes
-    int64_t content_length;   // -1 unknown (chunked)
-    uint64_t body_limit;      // bytes; on_head may change it
-    struct buf body;          // a buffered body; complete in on_request; a NUL follows the end
-    uint64_t body_bytes;      // received so far, decoded
-    uint64_t started_ns;      // when the whole head was there
-    uint64_t sent_bytes;      // body bytes of the answer accepted so far
-    void *user;               // the holder's
+    bool streaming;         // set by on_head: the body goes to on_body as it comes
+    int64_t content_length; // -1 unknown (chunked)
+    uint64_t body_limit;    // bytes; on_head may change it
+    struct buf body;        // a buffered body; complete in on_request; a NUL follows the end
+    uint64_t body_bytes;    // received so far, decoded
+    uint64_t started_ns;    // when the whole head was there
+    uint64_t sent_bytes;    // body bytes of the answer accepted so far
+    void *user;             // the holder's
 };
 
 const char *http_msg_header(const struct http_msg *m, const char *name); // first one, or NULL
@@ -104,9 +104,12 @@ struct http_handler {
     void (*on_body)(void *ctx, struct http_msg *m, const char *p, size_t n, bool text, bool fin);
     void (*on_gone)(void *ctx, struct http_msg *m, enum http_gone why);
     void (*on_drain)(void *ctx, struct http_msg *m);
-    void (*on_bad)(void *ctx, int code);      // a request refused by http itself, for metrics; may be NULL
-    void (*on_conn)(void *ctx, int change, const char *refused_by); // +1 / -1; 0 with the limit's name
-    void (*on_sent)(void *ctx, struct http_msg *m, size_t body_bytes); // the socket took so much; may be NULL
+    void (*on_bad)(void *ctx,
+                   int code); // a request refused by http itself, for metrics; may be NULL
+    void (*on_conn)(void *ctx, int change,
+                    const char *refused_by); // +1 / -1; 0 with the limit's name
+    void (*on_sent)(void *ctx, struct http_msg *m,
+                    size_t body_bytes); // the socket took so much; may be NULL
 };
 
 struct http_server;
@@ -120,7 +123,8 @@ uint32_t http_server_connections(const struct http_server *s);
 void http_server_drain(struct http_server *s, void (*on_idle)(void *ctx));
 // Closes connections that have no open message (at the end of a drain).
 void http_server_close_idle(struct http_server *s);
-void http_server_destroy(struct http_server *s, void (*on_free)(void *ctx)); // aborts what is open; frees itself
+void http_server_destroy(struct http_server *s,
+                         void (*on_free)(void *ctx)); // aborts what is open; frees itself
 
 /*
  * The answer. Either head, body ..., end; or error alone; or abort.
@@ -132,7 +136,8 @@ void http_reply_head(struct http_msg *m, int status, const char *content_type,
 // Before the first body byte. SV_E_INVALID and nothing else happens: too late, a name that is no
 // token or that http writes itself (content-length, connection ...), a value with controls.
 int http_reply_header(struct http_msg *m, const char *name, const char *value);
-void http_reply_body(struct http_msg *m, const void *p, size_t n); // copies what the socket won't take
+void http_reply_body(struct http_msg *m, const void *p,
+                     size_t n); // copies what the socket won't take
 void http_reply_end(struct http_msg *m);
 // JSON error from the table; retry_after_s > 0 adds Retry-After. Only before head.
 void http_reply_error(struct http_msg *m, int code, const char *text, const char *param,

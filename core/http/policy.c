@@ -63,8 +63,8 @@ static int check_version(struct http_msg *m, unsigned major, unsigned minor, str
 
 static int check_method(struct http_msg *m, struct err *err)
 {
-    static const char *const allowed[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE",
-                                          "OPTIONS"};
+    static const char *const allowed[] = {"GET",   "HEAD",   "POST",   "PUT",
+                                          "PATCH", "DELETE", "OPTIONS"};
     for (size_t i = 0; i < ARRAY_LEN(allowed); i++)
         if (strcmp(m->method, allowed[i]) == 0)
             return 0;
@@ -130,7 +130,8 @@ static int gather(struct http_msg *m, struct facts *f, struct err *err)
             return err_set(err, -400, "header '%s' has a control character in its value", h->name);
         if (strcmp(h->name, "content-encoding") == 0 && *h->value &&
             strcasecmp(h->value, "identity") != 0)
-            return err_set(err, -415, "content-encoding '%.40s' is not taken; send the body as it is",
+            return err_set(err, -415,
+                           "content-encoding '%.40s' is not taken; send the body as it is",
                            h->value);
         if (strcmp(h->name, "x-request-id") == 0 && !m->request_id)
             m->request_id = usable_id(h->value);

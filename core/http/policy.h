@@ -19,6 +19,6 @@ struct http_msg;
 int policy_check(struct http_msg *m, unsigned major, unsigned minor, char *room, bool *ret_chunked,
                  struct err *err);
 
-bool policy_token(const char *s, size_t n); // RFC 9110 section 5.6.2, not empty
-bool policy_value(const char *s);           // a field value without controls
+bool policy_token(const char *s, size_t n);                 // RFC 9110 section 5.6.2, not empty
+bool policy_value(const char *s);                           // a field value without controls
 bool policy_has_token(const char *list, const char *token); // in a comma-separated list

@@ -161,9 +161,9 @@ void http_reply_head(struct http_msg *m, int status, const char *content_type,
 
 static bool ours_alone(const char *name)
 {
-    static const char *const names[] = {
-        "connection", "content-length", "date",       "keep-alive", "proxy-connection",
-        "te",         "trailer",        "transfer-encoding", "upgrade"};
+    static const char *const names[] = {"connection", "content-length",    "date",
+                                        "keep-alive", "proxy-connection",  "te",
+                                        "trailer",    "transfer-encoding", "upgrade"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (strcasecmp(name, names[i]) == 0)
             return true;
@@ -286,7 +286,7 @@ static void put_body_direct(struct exchange *x, const char *p, size_t n)
         buf_put(out, p + sent, n - sent);
     size_t tail = sent > n ? sent - n : 0;
     if (chunked && tail < 2)
-        buf_put(out, "\r\n" + tail, 2 - tail);
+        buf_put(out, &"\r\n"[tail], 2 - tail);
     c->blocked = rc < (ssize_t)total;
 }
 

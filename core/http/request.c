@@ -419,7 +419,8 @@ void request_body_direct(struct http_conn *c, size_t n)
 
 bool request_skippable(const struct exchange *x)
 {
-    return !x->chunked && x->left <= HTTP_SKIP_MAX && (!x->msg.expects_continue || x->sent_continue);
+    return !x->chunked && x->left <= HTTP_SKIP_MAX &&
+           (!x->msg.expects_continue || x->sent_continue);
 }
 
 const char *http_msg_header(const struct http_msg *m, const char *name)

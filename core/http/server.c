@@ -83,8 +83,8 @@ static void set_timeouts(struct http_server *s)
 {
     const struct http_limits *l = &s->limits;
     const double seconds[TIMER_COUNT] = {
-        [TIMER_HEAD] = l->header_timeout_s,    [TIMER_IDLE] = l->keep_alive_timeout_s,
-        [TIMER_BODY] = l->body_timeout_s,      [TIMER_LINGER] = HTTP_LINGER_MS / 1000.0,
+        [TIMER_HEAD] = l->header_timeout_s, [TIMER_IDLE] = l->keep_alive_timeout_s,
+        [TIMER_BODY] = l->body_timeout_s,   [TIMER_LINGER] = HTTP_LINGER_MS / 1000.0,
         [TIMER_WRITE] = l->write_timeout_s,
     };
     s->tick_ms = TICK_MAX_MS;
@@ -418,8 +418,7 @@ void http_server_drain(struct http_server *s, void (*on_idle)(void *ctx))
 
 void http_server_close_idle(struct http_server *s)
 {
-    list_for_each_safe(n, &s->conns)
-        conn_close_idle(CONTAINER_OF(n, struct http_conn, node));
+    list_for_each_safe(n, &s->conns) conn_close_idle(CONTAINER_OF(n, struct http_conn, node));
 }
 
 static void maybe_free(struct http_server *s)

@@ -12,8 +12,8 @@
 #include <wslay/wslay.h>
 
 enum {
-    WS_HEADER_MAX = 10,  // bytes of a server's frame header
-    WS_LEN_16 = 126,     // RFC 6455 section 5.2
+    WS_HEADER_MAX = 10, // bytes of a server's frame header
+    WS_LEN_16 = 126,    // RFC 6455 section 5.2
     WS_LEN_64 = 127,
     WS_REASON_MAX = 123, // bytes of a close reason
     WS_ACCEPT_MAX = 64,
@@ -29,14 +29,14 @@ struct ws {
     struct http_conn *conn;        // borrowed; outlives us
     const char *in;                // the input in work
     size_t in_n;
-    const uint8_t *last;      // the last piece of a frame, kept until wslay has checked it
+    const uint8_t *last; // the last piece of a frame, kept until wslay has checked it
     size_t last_n;
-    uint64_t message_bytes;   // of the message that comes in
+    uint64_t message_bytes; // of the message that comes in
     uint64_t frame_left;
-    bool busy;                // inside wslay: must not be freed
-    bool dead;                // free it when wslay returns
-    bool text, fin, control;  // of the frame that comes in
-    bool in_fragments;        // of ours: the next frame continues a message
+    bool busy;               // inside wslay: must not be freed
+    bool dead;               // free it when wslay returns
+    bool text, fin, control; // of the frame that comes in
+    bool in_fragments;       // of ours: the next frame continues a message
 };
 
 static struct exchange *exchange_with(const struct ws *w)
@@ -252,7 +252,8 @@ void http_ws_send(struct http_msg *m, const void *p, size_t n, bool text, bool m
     struct ws *w = exchange_of(m)->ws;
     CHECK(w && c->state == CS_WS);
     if (!wslay_event_get_write_enabled(w->event))
-        return; // our close is out already; on_gone follows
+        return;                 // our close is out already; on_gone follows
+    wslay_event_send(w->event); // a pong that waits goes first
     uint8_t header[WS_HEADER_MAX];
     int opcode = w->in_fragments ? WSLAY_CONTINUATION_FRAME
                  : text          ? WSLAY_TEXT_FRAME

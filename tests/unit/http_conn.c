@@ -35,7 +35,7 @@ struct world {
     int fd; // the client's end, -1 closed
     struct buf got;
     bool eof, error;
-    struct http_msg *held;           // /wait and whatever answers later
+    struct http_msg *held;            // /wait and whatever answers later
     void (*later)(struct http_msg *); // runs between two turns
     int gone, bad, drained, conns;
     enum http_gone why;
@@ -60,8 +60,8 @@ static void reply(struct http_msg *m, int64_t length, const char *body)
 static void reply_dump(struct http_msg *m)
 {
     char text[1024];
-    snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%s|%u|%s", m->method, m->path, m->raw_path, m->query,
-             m->host, m->content_type, m->n_headers, m->request_id ? m->request_id : "-");
+    snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%s|%u|%s", m->method, m->path, m->raw_path,
+             m->query, m->host, m->content_type, m->n_headers, m->request_id ? m->request_id : "-");
     reply(m, -1, text);
 }
 
@@ -303,7 +303,7 @@ static char *exchange_bytes(const char *p, size_t n, size_t cut, bool raw)
         for (size_t i = 0; i < n; i++)
             say(&w, p + i, 1);
     } else {
-        size_t first = cut ? cut - 1 : n;
+        size_t first = cut && cut <= n ? cut - 1 : n;
         say(&w, p, first);
         say(&w, p + first, n - first);
     }
@@ -318,11 +318,11 @@ static char *exchange_bytes(const char *p, size_t n, size_t cut, bool raw)
     return text;
 }
 
-#define H "Host: a\r\n"
-#define END H "\r\n"
-#define POST "POST /echo HTTP/1.1\r\n" H
+#define H       "Host: a\r\n"
+#define END     H "\r\n"
+#define POST    "POST /echo HTTP/1.1\r\n" H
 #define CHUNKED POST "Transfer-Encoding: chunked\r\n\r\n"
-#define HI "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi"
+#define HI      "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi"
 
 // `want` starting with HTTP is the raw answer without dates, else a summary.
 static const struct {
@@ -356,7 +356,8 @@ static const struct {
      "retry-after: 7\r\ncontent-length: 86\r\n\r\n{\"error\":{\"message\":\"not you\","
      "\"type\":\"PermissionDeniedError\",\"param\":null,\"code\":403}}"},
     {"a small unread body is skipped",
-     "POST /reject HTTP/1.1\r\nContent-Length: 3\r\n" END "abcGET /hi HTTP/1.1\r\n" END, "403 200:hi"},
+     "POST /reject HTTP/1.1\r\nContent-Length: 3\r\n" END "abcGET /hi HTTP/1.1\r\n" END,
+     "403 200:hi"},
     {"a chunked unread body ends the connection",
      "POST /reject HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END
      "3\r\nabc\r\n0\r\n\r\nGET /hi HTTP/1.1\r\n" END,
@@ -378,7 +379,8 @@ static const struct {
     {"asked to close", "GET /hi HTTP/1.1\r\nConnection: close\r\n" END "GET /hi HTTP/1.1\r\n" END,
      "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\nconnection: close\r\n\r\n"
      "hi EOF"},
-    {"close among other tokens", "GET /hi HTTP/1.1\r\nConnection: foo, CLOSE\r\n" END, "200:hi EOF"},
+    {"close among other tokens", "GET /hi HTTP/1.1\r\nConnection: foo, CLOSE\r\n" END,
+     "200:hi EOF"},
     {"HTTP/1.0 closes", "GET /hi HTTP/1.0\r\n\r\n", "200:hi EOF"},
     {"HTTP/1.0 keep-alive", "GET /hi HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n",
      "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n"
@@ -388,7 +390,8 @@ static const struct {
     {"pipelined, bodies between",
      POST "Content-Length: 2\r\n\r\nabGET /hi HTTP/1.1\r\n" END POST "Content-Length: 1\r\n\r\nc",
      "200:ab 200:hi 200:c"},
-    {"pipelined behind an answer in parts", "GET /parts HTTP/1.1\r\n" END "GET /hi HTTP/1.1\r\n" END,
+    {"pipelined behind an answer in parts",
+     "GET /parts HTTP/1.1\r\n" END "GET /hi HTTP/1.1\r\n" END,
      "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
      "3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n" HI},
 
@@ -398,15 +401,19 @@ static const struct {
     {"chunk extension and trailers",
      CHUNKED "3;a=b;c=\"d\"\r\nabc\r\n0\r\nX-T: v\r\nX-U: w\r\n\r\nGET /hi HTTP/1.1\r\n" END,
      "200:abc 200:hi"},
-    {"coding in other letters", POST "Transfer-Encoding: CHUNKED\r\n\r\n1\r\na\r\n0\r\n\r\n", "200:a"},
+    {"coding in other letters", POST "Transfer-Encoding: CHUNKED\r\n\r\n1\r\na\r\n0\r\n\r\n",
+     "200:a"},
     {"body of length 0", POST "Content-Length: 0\r\n\r\nGET /hi HTTP/1.1\r\n" END, "200 200:hi"},
     {"body with GET", "GET /echo HTTP/1.1\r\nContent-Length: 2\r\n" END "ab", "200:ab"},
     {"body at its limit", "PUT /limit5 HTTP/1.1\r\nContent-Length: 5\r\n" END "abcde", "200:abcde"},
-    {"body above its limit", "PUT /limit5 HTTP/1.1\r\nContent-Length: 6\r\n" END "abcdef", "413 EOF"},
+    {"body above its limit", "PUT /limit5 HTTP/1.1\r\nContent-Length: 6\r\n" END "abcdef",
+     "413 EOF"},
     {"chunks at the limit",
-     "PUT /limit5 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END "5\r\nabcde\r\n0\r\n\r\n", "200:abcde"},
+     "PUT /limit5 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END "5\r\nabcde\r\n0\r\n\r\n",
+     "200:abcde"},
     {"chunks above the limit",
-     "PUT /limit5 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END "4\r\nabcd\r\n2\r\nef\r\n0\r\n\r\n",
+     "PUT /limit5 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END
+     "4\r\nabcd\r\n2\r\nef\r\n0\r\n\r\n",
      "413 EOF"},
     {"100-continue", POST "Expect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
      "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
@@ -416,7 +423,8 @@ static const struct {
      "POST /reject HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n" END, "403 EOF"},
     {"another expectation", "GET /hi HTTP/1.1\r\nExpect: cake\r\n" END, "417 EOF"},
     {"encoded body", POST "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab", "415 EOF"},
-    {"identity is no encoding", POST "Content-Encoding: identity\r\nContent-Length: 1\r\n\r\na", "200:a"},
+    {"identity is no encoding", POST "Content-Encoding: identity\r\nContent-Length: 1\r\n\r\na",
+     "200:a"},
 
     // what the message says
     {"decoded once", "GET /a%2520b%2F?x=%41&y HTTP/1.1\r\nX-Request-Id: r-1\r\n" END,
@@ -430,7 +438,8 @@ static const struct {
     {"absolute form without a path", "GET http://A?q HTTP/1.1\r\n" END, "200:GET|/|/|q|a||1|-"},
     {"asterisk form", "OPTIONS * HTTP/1.1\r\n" END, "200:OPTIONS|*|*||a||1|-"},
     {"host with a port", "GET /d HTTP/1.1\r\nHost: a.b:80\r\n\r\n", "200:GET|/d|/d||a.b:80||1|-"},
-    {"host in brackets", "GET /d HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "200:GET|/d|/d||[::1]:80||1|-"},
+    {"host in brackets", "GET /d HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+     "200:GET|/d|/d||[::1]:80||1|-"},
     {"HTTP/1.0 needs no host", "GET /d HTTP/1.0\r\n\r\n", "200:GET|/d|/d||||0|- EOF"},
     {"other upgrades are ignored",
      "GET /hi HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" END "GET /hi HTTP/1.1\r\n" END,
@@ -440,7 +449,8 @@ static const struct {
     {"dot segment", "GET /a/../b HTTP/1.1\r\n" END, "400 EOF"},
     {"dot segment, encoded", "GET /a/%2e%2E/b HTTP/1.1\r\n" END, "400 EOF"},
     {"dot segment behind an encoded slash", "GET /a%2f..%2fb HTTP/1.1\r\n" END, "400 EOF"},
-    {"dots in a name are fine", "GET /..a/b.. HTTP/1.1\r\n" END, "200:GET|/..a/b..|/..a/b..||a||1|-"},
+    {"dots in a name are fine", "GET /..a/b.. HTTP/1.1\r\n" END,
+     "200:GET|/..a/b..|/..a/b..||a||1|-"},
     {"encoded NUL", "GET /a%00 HTTP/1.1\r\n" END, "400 EOF"},
     {"bad escape", "GET /a%4 HTTP/1.1\r\n" END, "400 EOF"},
     {"fragment", "GET /a#b HTTP/1.1\r\n" END, "400 EOF"},
@@ -506,8 +516,9 @@ static const struct {
     {"coding with a space before the colon", POST "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
      "400 EOF"},
     {"coding in quotes", POST "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", "400 EOF"},
-    {"vertical tab before chunked", POST "Transfer-Encoding: \x0b"
-                                         "chunked\r\n\r\n0\r\n\r\n",
+    {"vertical tab before chunked",
+     POST "Transfer-Encoding: \x0b"
+          "chunked\r\n\r\n0\r\n\r\n",
      "400 EOF"},
     {"coding in HTTP/1.0", "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
      "400 EOF"},
@@ -552,7 +563,8 @@ static int check_row(size_t i, size_t cut)
     char *got = exchange_bytes(rows[i].input, strlen(rows[i].input), cut, raw);
     int wrong = strcmp(got, want) != 0;
     if (wrong)
-        print_error("row '%s', cut %zu:\n--- want\n%s\n--- got\n%s\n", rows[i].name, cut, want, got);
+        print_error("row '%s', cut %zu:\n--- want\n%s\n--- got\n%s\n", rows[i].name, cut, want,
+                    got);
     xfree(got);
     return wrong;
 }
@@ -614,7 +626,8 @@ static void request_line_limit(void **state)
     size_t line = http_limits_default.request_line_bytes, fixed = strlen("GET / HTTP/1.1");
     for (size_t cut = 0; cut < 9000; cut += 4100) {
         for (int d = -1; d <= 0; d++)
-            expect_status(filled("GET /", line - fixed + (size_t)d, " HTTP/1.1\r\n" END), "200", cut);
+            expect_status(filled("GET /", line - fixed + (size_t)d, " HTTP/1.1\r\n" END), "200",
+                          cut);
         expect_status(filled("GET /", line - fixed + 1, " HTTP/1.1\r\n" END), "414", cut);
     }
     expect_status(filled("GET /", line, ""), "414", 0); // without waiting for the line's end
@@ -626,9 +639,11 @@ static void header_bytes_limit(void **state)
     size_t fixed = strlen(H "x: \r\n"), limit = http_limits_default.header_bytes;
     for (size_t cut = 0; cut < 40000; cut += 9000) {
         for (int d = -1; d <= 0; d++)
-            expect_status(filled("GET / HTTP/1.1\r\n" H "x: ", limit - fixed + (size_t)d, "\r\n\r\n"),
-                          "200", cut);
-        expect_status(filled("GET / HTTP/1.1\r\n" H "x: ", limit - fixed + 1, "\r\n\r\n"), "431", cut);
+            expect_status(
+                filled("GET / HTTP/1.1\r\n" H "x: ", limit - fixed + (size_t)d, "\r\n\r\n"), "200",
+                cut);
+        expect_status(filled("GET / HTTP/1.1\r\n" H "x: ", limit - fixed + 1, "\r\n\r\n"), "431",
+                      cut);
     }
     expect_status(filled("GET / HTTP/1.1\r\n" H "x: ", limit, ""), "431", 0);
 }
@@ -671,11 +686,13 @@ static void chunk_limits(void **state)
     expect_status(with_chunks(HTTP_CHUNKS_FREE, "1\r\na\r\n"), "200", 0);
     expect_status(with_chunks(HTTP_CHUNKS_FREE + 1, "1\r\na\r\n"), "400", 0);
     expect_status(with_chunks(4000, "10\r\n0123456789abcdef\r\n"), "200", 0);
-    expect_status(with_chunks(http_limits_default.chunks - 1, "10\r\n0123456789abcdef\r\n"), "200", 0);
+    expect_status(with_chunks(http_limits_default.chunks - 1, "10\r\n0123456789abcdef\r\n"), "200",
+                  0);
     expect_status(with_chunks(http_limits_default.chunks, "10\r\n0123456789abcdef\r\n"), "413", 0);
     expect_status(filled(CHUNKED "1;", HTTP_CHUNK_EXT_MAX, "\r\na\r\n0\r\n\r\n"), "200", 0);
     expect_status(filled(CHUNKED "1;", HTTP_CHUNK_EXT_MAX + 1, "\r\na\r\n0\r\n\r\n"), "400", 0);
-    expect_status(filled(CHUNKED "0\r\nx: ", http_limits_default.header_bytes, "\r\n\r\n"), "431", 0);
+    expect_status(filled(CHUNKED "0\r\nx: ", http_limits_default.header_bytes, "\r\n\r\n"), "431",
+                  0);
 }
 
 // ---- clients that leave, dawdle or don't read
