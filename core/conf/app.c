@@ -35,8 +35,10 @@ static void set_dir(struct conf_file *f)
 {
     const char *slash = strrchr(f->path, '/');
     char full[PATH_MAX];
-    const char *dir = !slash ? "." : slash == f->path ? "/"
-                      : arena_strndup(&f->arena, f->path, (size_t)(slash - f->path));
+    const char *dir = !slash ? "."
+                      : slash == f->path
+                          ? "/"
+                          : arena_strndup(&f->arena, f->path, (size_t)(slash - f->path));
 
     f->dir = arena_strdup(&f->arena, realpath(dir, full) ? full : slash ? dir : "");
 }
@@ -107,7 +109,8 @@ int conf_load_bytes(const char *path, const char *p, size_t n, struct conf_file 
 // A RayService holds our file as the text below one of its keys.
 static bool is_wrapped(struct conf_file *f, const struct yaml_node *root)
 {
-    if (!yaml_get(root, "serveConfigV2") && !(yaml_get(root, "apiVersion") && yaml_get(root, "kind")))
+    if (!yaml_get(root, "serveConfigV2") &&
+        !(yaml_get(root, "apiVersion") && yaml_get(root, "kind")))
         return false;
     report_error(f->report, root->at,
                  "this is a Kubernetes resource; put what stands below its 'serveConfigV2: |' into "
@@ -212,7 +215,8 @@ static char *flag_key(struct conf_file *f, const char *flag)
 static struct yaml_node *flag_value(struct conf_file *f, struct place at, const char *text)
 {
     if (!str_valid_utf8(text, strlen(text)) || strlen(text) > CONF_FILE_MAX) {
-        report_error(f->report, at, "the value is no UTF-8 text of at most %d bytes", CONF_FILE_MAX);
+        report_error(f->report, at, "the value is no UTF-8 text of at most %d bytes",
+                     CONF_FILE_MAX);
         return NULL;
     }
     if (*text == '[' || *text == '{')
@@ -334,17 +338,18 @@ static bool is_loopback(const char *host)
 
 int conf_host_check(struct conf_file *f, bool strict, struct err *err)
 {
-    const struct yaml_node *http = yaml_get(f->root, "http_options"), *host = yaml_get(http, "host");
+    const struct yaml_node *http = yaml_get(f->root, "http_options"),
+                           *host = yaml_get(http, "host");
     bool from_file = host && host->text && strcmp(host->text, f->http.host) == 0;
     struct place at = from_file ? host->at : (struct place){"--host", 0, 0};
 
     if (is_loopback(f->http.host) || f->http.allow_unauthenticated)
         return 0;
-    const char *text =
-        arena_printf(&f->arena,
-                     "host %s lets everybody who reaches this machine use the models, since no keys "
-                     "are set: listen on 127.0.0.1, or allow it with --allow-unauthenticated",
-                     f->http.host);
+    const char *text = arena_printf(
+        &f->arena,
+        "host %s lets everybody who reaches this machine use the models, since no keys "
+        "are set: listen on 127.0.0.1, or allow it with --allow-unauthenticated",
+        f->http.host);
     if (strict)
         report_error(f->report, at, "%s", text);
     else

@@ -21,44 +21,44 @@ struct err;
 struct yaml_node;
 
 enum {
-    CONF_FILE_MAX = 1 << 20,   // bytes of a YAML file
-    CONF_DEPTH_MAX = 32,       // nesting
-    CONF_NODES_MAX = 100000,   // scalars and containers, aliases counted each time
+    CONF_FILE_MAX = 1 << 20, // bytes of a YAML file
+    CONF_DEPTH_MAX = 32,     // nesting
+    CONF_NODES_MAX = 100000, // scalars and containers, aliases counted each time
     CONF_APPS_MAX = 1000,
     CONF_DEPLOYMENTS_MAX = 64, // an application
     CONF_INGRESS_MAX = 64,
-    CONF_ONGOING_MAX = 4096,   // max_ongoing_requests: what a worker's page has room for
-    CONF_CONCURRENCY_MAX = 64, // instance threads of a worker
-    CONF_NAME_MAX = 56,        // bytes of a name; app/deployment/index has 127
-    CONF_PREFIX_MAX = 256,     // bytes of a route prefix
-    CONF_FLAGS_MAX = 256,      // --KEY VALUE pairs
+    CONF_ONGOING_MAX = 4096,             // max_ongoing_requests: what a worker's page has room for
+    CONF_CONCURRENCY_MAX = 64,           // instance threads of a worker
+    CONF_NAME_MAX = 56,                  // bytes of a name; app/deployment/index has 127
+    CONF_PREFIX_MAX = 256,               // bytes of a route prefix
+    CONF_FLAGS_MAX = 256,                // --KEY VALUE pairs
     CONF_QUEUE_DEFAULT = 10000,          // max_queued_requests: -1 means this many an ingress,
     CONF_QUEUE_BYTES_DEFAULT = 256 << 20 // and this many bytes
 };
 
 struct conf_http {
-    const char *host;          // 127.0.0.1
-    uint32_t port;             // 8000
-    const char *root_path;     // ""
-    double request_timeout_s;  // 0 = none
-    double keep_alive_timeout_s;       // 90
-    uint32_t num_ingress;              // ours: 1
-    bool allow_unauthenticated;        // set by --allow-unauthenticated alone
-    uint32_t max_connections;          // ours: 10000
+    const char *host;                     // 127.0.0.1
+    uint32_t port;                        // 8000
+    const char *root_path;                // ""
+    double request_timeout_s;             // 0 = none
+    double keep_alive_timeout_s;          // 90
+    uint32_t num_ingress;                 // ours: 1
+    bool allow_unauthenticated;           // set by --allow-unauthenticated alone
+    uint32_t max_connections;             // ours: 10000
     uint32_t max_connections_per_address; // ours: 256, loopback is not counted
-    uint32_t max_request_line_bytes;   // ours: 8 KiB
-    uint32_t max_header_bytes;         // ours: 32 KiB
-    uint32_t max_headers;              // ours: 64
-    uint64_t max_body_bytes;           // ours: 16 MiB
-    double header_timeout_s;           // ours: 10
-    double body_timeout_s;             // ours: 10 s without 1 KiB/s
-    double write_timeout_s;            // ours: 30: a client that takes nothing for so long is cut off
+    uint32_t max_request_line_bytes;      // ours: 8 KiB
+    uint32_t max_header_bytes;            // ours: 32 KiB
+    uint32_t max_headers;                 // ours: 64
+    uint64_t max_body_bytes;              // ours: 16 MiB
+    double header_timeout_s;              // ours: 10
+    double body_timeout_s;                // ours: 10 s without 1 KiB/s
+    double write_timeout_s; // ours: 30: a client that takes nothing for so long is cut off
 };
 
 struct conf_logging {
-    bool json;         // encoding: TEXT | JSON
-    int level;         // enum log_level; log_level: DEBUG INFO WARNING ERROR
-    bool access_log;   // enable_access_log: true
+    bool json;       // encoding: TEXT | JSON
+    int level;       // enum log_level; log_level: DEBUG INFO WARNING ERROR
+    bool access_log; // enable_access_log: true
 };
 
 struct conf_autoscaling { // accepted and checked; acted upon when the control plane scales
@@ -70,8 +70,8 @@ struct conf_autoscaling { // accepted and checked; acted upon when the control p
 
 struct conf_deployment {
     const char *name;
-    const char *plugin;         // its own or the application's
-    uint32_t num_replicas;      // 1; "auto" and autoscaling: initial or min, at least 1 for now
+    const char *plugin;    // its own or the application's
+    uint32_t num_replicas; // 1; "auto" and autoscaling: initial or min, at least 1 for now
     bool has_autoscaling;
     struct conf_autoscaling autoscaling;
     uint32_t max_ongoing_requests;      // 0 = not in the file: the plugin's plan says
@@ -88,9 +88,9 @@ struct conf_deployment {
     double run_timeout_s;               // ours: 300
     uint64_t max_response_buffer_bytes; // ours: 4 MiB a request
     double num_gpus;                    // ray_actor_options.num_gpus; < 0 = not said
-    const char *config_json;    // `config:` with `user_config:` on top, as a JSON object
-    const struct cJSON *config; // the same as a tree
-    struct yaml_node *config_node; // the same with places; conf_where_of reads it
+    const char *config_json;            // `config:` with `user_config:` on top, as a JSON object
+    const struct cJSON *config;         // the same as a tree
+    struct yaml_node *config_node;      // the same with places; conf_where_of reads it
     struct yaml_node *user_config_node; // only while it is loaded; then part of config_node
     struct place where, config_where, plugin_where;
 };
@@ -113,7 +113,7 @@ struct conf_file {
     struct conf_app *apps;
     uint32_t n_apps;
     const struct yaml_node *root; // for places
-    struct report *report; // every error and warning; NULL in a dead object
+    struct report *report;        // every error and warning; NULL in a dead object
 };
 
 /*

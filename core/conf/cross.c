@@ -159,7 +159,8 @@ static void check_plugin(struct conf_file *f, const struct conf_app *app,
     else if (plugin && python)
         report_warn(f->report, python->at,
                     "'import_path' means nothing here and is ignored: 'plugin: %s' stands in its "
-                    "place", plugin);
+                    "place",
+                    plugin);
     else if (python)
         report_error(f->report, python->at,
                      "'import_path: %s' names Python code, which is not run here: write 'plugin: "
@@ -168,7 +169,8 @@ static void check_plugin(struct conf_file *f, const struct conf_app *app,
     else if (!plugin && !yaml_get(node, "plugin"))
         report_error(f->report, node->at,
                      "application '%s' names no plugin: add 'plugin: NAME' (NAME.so in a plugin "
-                     "folder)", app->name ? app->name : "");
+                     "folder)",
+                     app->name ? app->name : "");
 }
 
 const char *cross_name(struct arena *arena, const char *text)
@@ -216,7 +218,8 @@ static void choose_active(struct conf_file *f, struct conf_app *app)
         if (i != app->active && d->name && active->name)
             report_warn(f->report, d->where,
                         "deployment '%s' does nothing here: an application runs one, and '%s' "
-                        "counts because %s", d->name, active->name, why);
+                        "counts because %s",
+                        d->name, active->name, why);
     }
 }
 
@@ -238,9 +241,12 @@ static void check_app(struct conf_file *f, struct conf_app *app, const struct ya
         if (!d->plugin)
             d->plugin = app->plugin;
         for (uint32_t k = 0; k < i; k++)
-            if (d->name && app->deployments[k].name && strcmp(d->name, app->deployments[k].name) == 0)
-                report_error(f->report, d->where, "deployment '%s' stands here twice; the first is "
-                             "at line %u", d->name, app->deployments[k].where.line);
+            if (d->name && app->deployments[k].name &&
+                strcmp(d->name, app->deployments[k].name) == 0)
+                report_error(f->report, d->where,
+                             "deployment '%s' stands here twice; the first is "
+                             "at line %u",
+                             d->name, app->deployments[k].where.line);
     }
     if (!app->n_deployments) {
         add_deployment(f, app);
@@ -284,7 +290,8 @@ static void check_replicas(struct conf_file *f, struct conf_deployment *d,
     if (d->has_autoscaling && !automatic && number && number->kind != YAML_NULL)
         report_error(f->report, number->at,
                      "'num_replicas: %u' and 'autoscaling_config' exclude each other: remove one, "
-                     "or write 'num_replicas: auto'", d->num_replicas);
+                     "or write 'num_replicas: auto'",
+                     d->num_replicas);
     if (automatic && !yaml_get(scaling, "max_replicas"))
         d->autoscaling.max_replicas = AUTO_MAX_REPLICAS;
     d->has_autoscaling = d->has_autoscaling || automatic;

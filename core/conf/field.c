@@ -52,8 +52,8 @@ static void set_default(const struct field *f, void *obj, struct arena *arena)
     if (f->type == FIELD_TEXT)
         v.text = f->def;
     else
-        CHECK(field_scalar(&none, f, yaml_scalar(arena, (struct place){f->name, 0, 0}, f->def),
-                           &v));
+        CHECK(
+            field_scalar(&none, f, yaml_scalar(arena, (struct place){f->name, 0, 0}, f->def), &v));
     store(f, v, obj);
 }
 
@@ -113,9 +113,7 @@ static void put_amount(const struct field *f, double v, struct buf *out)
         double next; // how many make one of the next unit; 0: the last
     } sizes[] = {{"", 1024}, {"KiB", 1024}, {"MiB", 1024}, {"GiB", 1024}, {"TiB", 0}},
       times[] = {{"s", 60}, {"m", 60}, {"h", 24}, {"d", 0}}, none[] = {{"", 0}};
-    const struct unit *u = f->type == FIELD_BYTES     ? sizes
-                           : f->type == FIELD_SECONDS ? times
-                                                      : none;
+    const struct unit *u = f->type == FIELD_BYTES ? sizes : f->type == FIELD_SECONDS ? times : none;
 
     for (; u->next > 0 && v >= u->next && fmod(v, u->next) == 0; u++)
         v /= u->next;
@@ -147,12 +145,17 @@ static void put_choices(const struct field *f, struct buf *out)
 static void put_wanted(const struct field *f, struct buf *out)
 {
     static const char *const wanted[] = {
-        [FIELD_TEXT] = "a text",          [FIELD_BOOL] = "true or false",
-        [FIELD_WHOLE] = "a whole number", [FIELD_NUMBER] = "a number",
-        [FIELD_BYTES] = "a size",         [FIELD_SECONDS] = "a time",
-        [FIELD_CHOICE] = "",              [FIELD_TREE] = "a mapping (key: value)",
+        [FIELD_TEXT] = "a text",
+        [FIELD_BOOL] = "true or false",
+        [FIELD_WHOLE] = "a whole number",
+        [FIELD_NUMBER] = "a number",
+        [FIELD_BYTES] = "a size",
+        [FIELD_SECONDS] = "a time",
+        [FIELD_CHOICE] = "",
+        [FIELD_TREE] = "a mapping (key: value)",
         [FIELD_TABLE] = "a mapping (key: value)",
-        [FIELD_LIST] = "a list (lines that begin with '- ')", [FIELD_NONE] = "nothing",
+        [FIELD_LIST] = "a list (lines that begin with '- ')",
+        [FIELD_NONE] = "nothing",
     };
 
     buf_puts(out, wanted[f->type]);
@@ -459,7 +462,7 @@ static const char *name_at(void *arg, size_t i)
 
 // The table that has the key, other than `not`: where a misplaced key belongs.
 static const struct field_table *find_home(const struct field_table *t, const char *key,
-                                           const struct field_table *not)
+                                           const struct field_table * not )
 {
     const struct field_table *found = NULL;
     const struct field *own = t == not ? NULL : field_find(t, key);
@@ -468,7 +471,7 @@ static const struct field_table *find_home(const struct field_table *t, const ch
         return t;
     for (const struct field *f = t->fields; f->name && !found; f++)
         if (f->table)
-            found = find_home(f->table, key, not);
+            found = find_home(f->table, key, not );
     return found;
 }
 
@@ -478,8 +481,8 @@ static void tell_unknown(const struct field_reader *r, const struct field_table 
     const struct field_table *home = find_home(r->root, pair->key, t);
     const char *hint = field_hint(r->report->arena, pair->key, name_at, (void *)(uintptr_t)t);
 
-    const char *here = t->name ? arena_printf(r->report->arena, "under %s", t->name)
-                               : "at the top of the file";
+    const char *here =
+        t->name ? arena_printf(r->report->arena, "under %s", t->name) : "at the top of the file";
 
     if (home)
         report_error(r->report, pair->at, "'%s' belongs %s%s, not %s", pair->key,

@@ -43,10 +43,10 @@ enum {
 
 // What a change of the value does to a running deployment.
 enum field_reload {
-    RELOAD_SERVER,  // read when the server starts
-    RELOAD_NONE,    // no replica is touched
-    RELOAD_LIVE,    // replicas are told and go on
-    RELOAD_ROLLING  // replicas are replaced one after the other
+    RELOAD_SERVER, // read when the server starts
+    RELOAD_NONE,   // no replica is touched
+    RELOAD_LIVE,   // replicas are told and go on
+    RELOAD_ROLLING // replicas are replaced one after the other
 };
 
 struct field {
@@ -55,39 +55,47 @@ struct field {
     enum field_reload reload;
     uint32_t flags;
     size_t offset, size;
-    double min, max;       // both 0: any
-    double unset;          // FIELD_PLAN
-    const char *def;       // as it would stand in YAML; NULL: nothing
-    const char *unit;      // behind a number in texts: "requests"
-    const char *const *choices; // NULL-terminated
-    const char *instead;   // FIELD_OLD: the new name
-    const char *also;      // FIELD_OLD: a second one
+    double min, max;                 // both 0: any
+    double unset;                    // FIELD_PLAN
+    const char *def;                 // as it would stand in YAML; NULL: nothing
+    const char *unit;                // behind a number in texts: "requests"
+    const char *const *choices;      // NULL-terminated
+    const char *instead;             // FIELD_OLD: the new name
+    const char *also;                // FIELD_OLD: a second one
     const struct field_table *table; // FIELD_TABLE, FIELD_LIST
-    size_t present;        // FIELD_TABLE: 1 + offset of a bool that says whether it was there
-    size_t unless;         // 1 + offset of a bool: while it is true the field is not dumped
-    size_t count;          // FIELD_LIST: offset of the count
-    uint32_t items_max;    // FIELD_LIST
-    const char *doc;       // one line
+    size_t present;     // FIELD_TABLE: 1 + offset of a bool that says whether it was there
+    size_t unless;      // 1 + offset of a bool: while it is true the field is not dumped
+    size_t count;       // FIELD_LIST: offset of the count
+    uint32_t items_max; // FIELD_LIST
+    const char *doc;    // one line
 };
 
 struct field_table {
-    const char *name;            // where: "applications[].deployments[]"; NULL: the whole file
-    const char *doc;             // a line or two
-    size_t size;                 // of the struct
-    const struct field *fields;  // ends with a field without a name
+    const char *name;           // where: "applications[].deployments[]"; NULL: the whole file
+    const char *doc;            // a line or two
+    size_t size;                // of the struct
+    const struct field *fields; // ends with a field without a name
 };
 
 #define FIELD(strct, member, kind, ...)                                                            \
-    {.name = #member, .type = FIELD_##kind, .offset = offsetof(struct strct, member),              \
-     .size = sizeof(((struct strct *)0)->member), __VA_ARGS__}
+    {                                                                                              \
+        .name = #member, .type = FIELD_##kind, .offset = offsetof(struct strct, member),           \
+        .size = sizeof(((struct strct *)0)->member), __VA_ARGS__                                   \
+    }
 // For members that are not called as their keys are.
 #define FIELD_AS(strct, member, key, kind, ...)                                                    \
-    {.name = key, .type = FIELD_##kind, .offset = offsetof(struct strct, member),                  \
-     .size = sizeof(((struct strct *)0)->member), __VA_ARGS__}
+    {                                                                                              \
+        .name = key, .type = FIELD_##kind, .offset = offsetof(struct strct, member),               \
+        .size = sizeof(((struct strct *)0)->member), __VA_ARGS__                                   \
+    }
 #define FIELD_RAY(key, ...)                                                                        \
-    {.name = key, .type = FIELD_NONE, .flags = FIELD_IGNORED, .doc = __VA_ARGS__}
+    {                                                                                              \
+        .name = key, .type = FIELD_NONE, .flags = FIELD_IGNORED, .doc = __VA_ARGS__                \
+    }
 #define FIELD_RENAMED(key, ...)                                                                    \
-    {.name = key, .type = FIELD_NONE, .flags = FIELD_OLD, .instead = __VA_ARGS__}
+    {                                                                                              \
+        .name = key, .type = FIELD_NONE, .flags = FIELD_OLD, .instead = __VA_ARGS__                \
+    }
 
 const struct field *field_find(const struct field_table *t, const char *name);
 
@@ -122,6 +130,7 @@ void field_dump(const struct field_table *t, const void *obj, unsigned indent, s
 void field_dump_defaults(const struct field_table *t, const void *obj, unsigned indent,
                          struct buf *out);
 void field_doc(const struct field_table *t, struct buf *out); // Markdown, nested tables too
-void field_json(const struct field_table *t, const void *obj, struct buf *out); // an object
+// An object of a table of scalars alone.
+void field_json(const struct field_table *t, const void *obj, struct buf *out);
 // "1 to 65535 requests", "" without a range.
 void field_range_text(const struct field *f, struct buf *out);

@@ -267,14 +267,10 @@ void field_json(const struct field_table *t, const void *obj, struct buf *out)
 
     buf_puts(out, "{");
     for (const struct field *f = t->fields; f->name; f++) {
-        if (f->type == FIELD_NONE || f->type == FIELD_TREE || f->type == FIELD_LIST ||
-            is_unset(f, obj))
+        if (f->type == FIELD_NONE)
             continue;
         buf_printf(out, "%s\"%s\":", sep, f->name);
-        if (f->type == FIELD_TABLE)
-            field_json(f->table, (const char *)obj + f->offset, out);
-        else
-            put_scalar(f, obj, true, out);
+        put_scalar(f, obj, true, out);
         sep = ",";
     }
     buf_puts(out, "}");
@@ -285,10 +281,17 @@ void field_json(const struct field_table *t, const void *obj, struct buf *out)
 static void doc_row(const struct field *f, struct buf *out)
 {
     static const char *const types[] = {
-        [FIELD_TEXT] = "text",     [FIELD_BOOL] = "true, false", [FIELD_WHOLE] = "whole number",
-        [FIELD_NUMBER] = "number", [FIELD_BYTES] = "size",       [FIELD_SECONDS] = "time",
-        [FIELD_CHOICE] = "word",   [FIELD_TREE] = "mapping",     [FIELD_TABLE] = "mapping",
-        [FIELD_LIST] = "list",     [FIELD_NONE] = "",
+        [FIELD_TEXT] = "text",
+        [FIELD_BOOL] = "true, false",
+        [FIELD_WHOLE] = "whole number",
+        [FIELD_NUMBER] = "number",
+        [FIELD_BYTES] = "size",
+        [FIELD_SECONDS] = "time",
+        [FIELD_CHOICE] = "word",
+        [FIELD_TREE] = "mapping",
+        [FIELD_TABLE] = "mapping",
+        [FIELD_LIST] = "list",
+        [FIELD_NONE] = "",
     };
     static const char *const reloads[] = {
         [RELOAD_SERVER] = "restart",
@@ -349,8 +352,10 @@ void field_doc(const struct field_table *t, struct buf *out)
     doc_others(t, FIELD_OLD, "Old names, read with a warning:\n\n", out);
     doc_others(t, FIELD_IGNORED, "Ray's keys without a meaning here, ignored with a warning:\n\n",
                out);
-    doc_others(t, FIELD_REFUSED, "Ray's keys that are refused, since ignoring them would do "
-                                 "harm:\n\n", out);
+    doc_others(t, FIELD_REFUSED,
+               "Ray's keys that are refused, since ignoring them would do "
+               "harm:\n\n",
+               out);
     for (const struct field *f = t->fields; f->name; f++)
         if (f->table)
             field_doc(f->table, out);

@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 enum {
-    OPTIONS_MAX = 1024,  // of a plugin
-    DOTTED_MAX = 512,    // bytes of a dotted name
-    LISTED_MAX = 12      // options that a message lists
+    OPTIONS_MAX = 1024, // of a plugin
+    DOTTED_MAX = 512,   // bytes of a dotted name
+    LISTED_MAX = 12     // options that a message lists
 };
 
 struct option {
@@ -86,9 +86,9 @@ static const char *text_of(struct checker *c, const cJSON *row, const char *key)
 static int read_option(struct checker *c, const cJSON *row, struct option *o, struct err *err)
 {
     static const enum field_type types[] = {
-        [SV_STR] = FIELD_TEXT,    [SV_INT] = FIELD_WHOLE,    [SV_NUM] = FIELD_NUMBER,
-        [SV_BOOL] = FIELD_BOOL,   [SV_BYTES] = FIELD_BYTES,  [SV_TIME] = FIELD_SECONDS,
-        [SV_PATH] = FIELD_TEXT,   [SV_JSON] = FIELD_TREE,
+        [SV_STR] = FIELD_TEXT,  [SV_INT] = FIELD_WHOLE,   [SV_NUM] = FIELD_NUMBER,
+        [SV_BOOL] = FIELD_BOOL, [SV_BYTES] = FIELD_BYTES, [SV_TIME] = FIELD_SECONDS,
+        [SV_PATH] = FIELD_TEXT, [SV_JSON] = FIELD_TREE,
     };
     double type = number_of(row, "type");
 
@@ -133,8 +133,10 @@ static int check_names(struct checker *c, struct err *err)
     for (uint32_t i = 0; i < c->n; i++) {
         const char *name = c->options[i].field.name;
         if (find_option(c, name) != &c->options[i] || has_below(c, name))
-            return err_set(err, SV_E_INVALID, "plugin '%s' has the option '%s' twice, or one below "
-                           "it", c->d->plugin, name);
+            return err_set(err, SV_E_INVALID,
+                           "plugin '%s' has the option '%s' twice, or one below "
+                           "it",
+                           c->d->plugin, name);
     }
     return 0;
 }
@@ -195,7 +197,8 @@ static void warn_missing(struct checker *c, const struct option *o, const struct
                     node->secret ? "what its reference holds" : path);
 }
 
-// The checked value in the form that the plugin reads: bytes and seconds as numbers, paths absolute.
+// The checked value in the form that the plugin reads: bytes and seconds as numbers, paths
+// absolute.
 static struct yaml_node *convert(struct checker *c, const struct option *o, struct yaml_node *node)
 {
     struct yaml_node *out = arena_alloc(&c->f->arena, sizeof *out);
@@ -280,10 +283,11 @@ static void walk(struct checker *c, const struct yaml_node *map, const char *pre
 static void use_fallback(struct checker *c, const struct option *o)
 {
     struct place at = {arena_printf(&c->f->arena, "plugin '%s': fallback of option '%s'",
-                                    c->d->plugin, o->field.name), 0, 0};
-    struct yaml_node *node = o->type == SV_JSON
-        ? yaml_parse(at.file, o->fallback, strlen(o->fallback), c->f->report)
-        : yaml_scalar(&c->f->arena, at, o->fallback);
+                                    c->d->plugin, o->field.name),
+                       0, 0};
+    struct yaml_node *node =
+        o->type == SV_JSON ? yaml_parse(at.file, o->fallback, strlen(o->fallback), c->f->report)
+                           : yaml_scalar(&c->f->arena, at, o->fallback);
 
     if (node && node->kind == YAML_NULL && o->field.type == FIELD_TEXT)
         node->kind = YAML_TEXT; // "" as a C text is an empty text

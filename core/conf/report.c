@@ -55,8 +55,8 @@ static void add(struct report *r, struct place at, bool warning, const char *fmt
     tame(text);
     if (at.line)
         snprintf(where, sizeof where, ":%u:%u", at.line, at.column);
-    const char *line = arena_printf(r->arena, "%s%s: %s%s", at.file, where,
-                                    warning ? "warning: " : "", text);
+    const char *line =
+        arena_printf(r->arena, "%s%s: %s%s", at.file, where, warning ? "warning: " : "", text);
     for (uint32_t i = 0; i < r->n; i++)
         if (strcmp(r->lines[i].text, line) == 0) // an alias brings a place twice
             return;

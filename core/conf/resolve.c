@@ -72,7 +72,8 @@ static const char *expand_one(struct resolve *r, const struct yaml_node *node, c
     if (!name_ok(p, n)) {
         report_error(r->report, node->at,
                      "'${%.*s}' is no environment variable: want ${NAME} or ${NAME:-default} (a "
-                     "literal ${ is written $${)", (int)(end - p), p);
+                     "literal ${ is written $${)",
+                     (int)(end - p), p);
         return NULL;
     }
     memcpy(name, p, n);
@@ -165,7 +166,8 @@ static void read_reference(struct resolve *r, struct yaml_node *node)
     static const char prefix[] = "file:";
     struct buf content = {0};
 
-    if (node->kind != YAML_TEXT || node->broken || strncmp(node->text, prefix, sizeof prefix - 1) != 0)
+    if (node->kind != YAML_TEXT || node->broken ||
+        strncmp(node->text, prefix, sizeof prefix - 1) != 0)
         return;
     const char *path = node->text + sizeof prefix - 1;
     if (strncmp(path, "//", 2) == 0) // file:///a/b is /a/b
@@ -183,7 +185,8 @@ static void read_reference(struct resolve *r, struct yaml_node *node)
     } else if (n > RESOLVE_FILE_MAX) {
         report_error(r->report, node->at,
                      "'%s' is larger than %d KiB; 'file:' puts a file's content here (a path is "
-                     "written without 'file:')", shown, RESOLVE_FILE_MAX >> 10);
+                     "written without 'file:')",
+                     shown, RESOLVE_FILE_MAX >> 10);
     } else {
         size_t len = (size_t)n;
         if (len && room[len - 1] == '\n')

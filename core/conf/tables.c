@@ -6,18 +6,18 @@
 
 #include <math.h>
 
-#define DAY 86400.0
-#define YEAR (366 * DAY)
-#define KIB 1024.0
-#define MIB (1024 * KIB)
-#define GIB (1024 * MIB)
-#define TIB (1024 * GIB)
+#define DAY       86400.0
+#define YEAR      (366 * DAY)
+#define KIB       1024.0
+#define MIB       (1024 * KIB)
+#define GIB       (1024 * MIB)
+#define TIB       (1024 * GIB)
 #define COUNT_MAX 1000000.0
 
 static const struct field http_fields[] = {
     FIELD(conf_http, host, TEXT, .def = "127.0.0.1",
-          .doc = "Address to listen on: an IPv4 or IPv6 address or localhost. Ray's 0.0.0.0 must be "
-                 "asked for, and needs keys or --allow-unauthenticated."),
+          .doc = "Address to listen on: IPv4, IPv6 or localhost. Another one than loopback needs "
+                 "--allow-unauthenticated."),
     FIELD(conf_http, port, WHOLE, .min = 1, .max = 65535, .def = "8000",
           .doc = "TCP port to listen on."),
     FIELD(conf_http, root_path, TEXT, .def = "",
@@ -44,7 +44,8 @@ static const struct field http_fields[] = {
     FIELD(conf_http, max_body_bytes, BYTES, .min = 1, .max = TIB, .def = "16MiB",
           .flags = FIELD_OURS, .doc = "Body of a request; larger is 413."),
     FIELD(conf_http, header_timeout_s, SECONDS, .min = 0.1, .max = 3600, .def = "10",
-          .flags = FIELD_OURS, .doc = "From the first byte of a request to the end of its headers."),
+          .flags = FIELD_OURS,
+          .doc = "From the first byte of a request to the end of its headers."),
     FIELD(conf_http, body_timeout_s, SECONDS, .min = 0.1, .max = 3600, .def = "10",
           .flags = FIELD_OURS, .doc = "A body may come slower than 1 KiB/s for this long."),
     FIELD(conf_http, write_timeout_s, SECONDS, .min = 0.1, .max = 3600, .def = "30",
@@ -109,11 +110,11 @@ static const struct field autoscaling_fields[] = {
     FIELD(conf_autoscaling, look_back_period_s, SECONDS, .min = 0.1, .max = DAY, .def = "30",
           .reload = RELOAD_LIVE, .doc = "The load is taken over this long."),
     FIELD(conf_autoscaling, upscale_delay_s, SECONDS, .max = DAY, .def = "30",
-          .reload = RELOAD_LIVE, .doc = "Load must be above the target this long before replicas "
-                                        "are added."),
+          .reload = RELOAD_LIVE,
+          .doc = "Load must be above the target this long before replicas are added."),
     FIELD(conf_autoscaling, downscale_delay_s, SECONDS, .max = YEAR, .def = "600",
-          .reload = RELOAD_LIVE, .doc = "Load must be below the target this long before replicas "
-                                        "are removed."),
+          .reload = RELOAD_LIVE,
+          .doc = "Load must be below the target this long before replicas are removed."),
     FIELD(conf_autoscaling, downscale_to_zero_delay_s, SECONDS, .max = YEAR, .unset = -1,
           .flags = FIELD_PLAN | FIELD_NULLABLE, .reload = RELOAD_LIVE,
           .doc = "The same for the last replica; without it downscale_delay_s."),
@@ -195,12 +196,17 @@ static const struct field deployment_fields[] = {
     FIELD_AS(conf_deployment, autoscaling, "autoscaling_config", TABLE, .table = &autoscaling_table,
              .present = 1 + offsetof(struct conf_deployment, has_autoscaling),
              .flags = FIELD_NULLABLE, .reload = RELOAD_LIVE, .doc = "Replicas by load."),
-    {.name = "ray_actor_options", .type = FIELD_TABLE, .table = &actor_table,
-     .flags = FIELD_NULLABLE, .reload = RELOAD_ROLLING, .doc = "GPUs of a replica."},
+    {.name = "ray_actor_options",
+     .type = FIELD_TABLE,
+     .table = &actor_table,
+     .flags = FIELD_NULLABLE,
+     .reload = RELOAD_ROLLING,
+     .doc = "GPUs of a replica."},
     FIELD(conf_deployment, graceful_shutdown_timeout_s, SECONDS, .max = DAY, .def = "20",
           .reload = RELOAD_LIVE, .doc = "A replica that leaves may finish its requests this long."),
     FIELD(conf_deployment, graceful_shutdown_wait_loop_s, SECONDS, .max = DAY, .def = "2",
-          .reload = RELOAD_LIVE, .doc = "Accepted; the end of the last request is noticed at once."),
+          .reload = RELOAD_LIVE,
+          .doc = "Accepted; the end of the last request is noticed at once."),
     FIELD(conf_deployment, health_check_period_s, SECONDS, .min = 0.1, .max = DAY, .def = "10",
           .reload = RELOAD_LIVE, .doc = "How often an idle replica's plugin is asked."),
     FIELD(conf_deployment, health_check_timeout_s, SECONDS, .min = 0.1, .max = DAY, .def = "30",
@@ -276,9 +282,13 @@ static const struct field app_fields[] = {
     FIELD_RAY("logging_config", "it stands once, at the top of the file."),
     FIELD_RAY("autoscaling_policy", "policies are Python functions."),
     FIELD_RAY("external_scaler_enabled", "replicas are counted in this file."),
-    {.name = "host", .type = FIELD_NONE, .flags = FIELD_REFUSED,
+    {.name = "host",
+     .type = FIELD_NONE,
+     .flags = FIELD_REFUSED,
      .doc = "all applications share one address; write it under http_options"},
-    {.name = "port", .type = FIELD_NONE, .flags = FIELD_REFUSED,
+    {.name = "port",
+     .type = FIELD_NONE,
+     .flags = FIELD_REFUSED,
      .doc = "all applications share one port; write it under http_options"},
     {0},
 };

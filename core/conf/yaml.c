@@ -400,8 +400,10 @@ static bool check_key(struct reader *r, const struct yaml_node *map, const struc
     const struct yaml_pair *first = yaml_pair(map, key->text);
 
     if (first)
-        report_error(r->report, key->at, "'%s' stands here twice; the first is at line %u, column "
-                     "%u", key->text, first->at.line, first->at.column);
+        report_error(r->report, key->at,
+                     "'%s' stands here twice; the first is at line %u, column "
+                     "%u",
+                     key->text, first->at.line, first->at.column);
     if (strlen(key->text) > YAML_KEY_MAX) {
         report_error(r->report, key->at, "a key of %zu bytes; at most %d are taken",
                      strlen(key->text), YAML_KEY_MAX);
@@ -420,7 +422,8 @@ static struct yaml_node *read_key(struct reader *r, const yaml_event_t *ev)
     report_error(r->report, place_of(r, ev->start_mark),
                  "a key must be a plain text, not a list, a mapping or an alias%s",
                  ev->type == YAML_MAPPING_START_EVENT
-                     ? " (inside of { }, write ${NAME} in quotes: \"${NAME}\")" : "");
+                     ? " (inside of { }, write ${NAME} in quotes: \"${NAME}\")"
+                     : "");
     return NULL;
 }
 
@@ -470,9 +473,10 @@ static struct yaml_node *read_node(struct reader *r, const yaml_event_t *ev, uns
     if (ev->type == YAML_ALIAS_EVENT)
         return read_alias(r, ev, depth);
     bool scalar = ev->type == YAML_SCALAR_EVENT;
-    const yaml_char_t *name = scalar                                  ? ev->data.scalar.anchor
-                              : ev->type == YAML_SEQUENCE_START_EVENT ? ev->data.sequence_start.anchor
-                                                                      : ev->data.mapping_start.anchor;
+    const yaml_char_t *name = scalar ? ev->data.scalar.anchor
+                              : ev->type == YAML_SEQUENCE_START_EVENT
+                                  ? ev->data.sequence_start.anchor
+                                  : ev->data.mapping_start.anchor;
     int anchor = anchor_open(r, name, place_of(r, ev->start_mark));
     if (anchor == -2)
         return NULL;
@@ -485,14 +489,19 @@ static struct yaml_node *read_node(struct reader *r, const yaml_event_t *ev, uns
 // --- what libyaml says, in words that say what to do
 
 static const struct saying {
-    const char *problem;  // libyaml's
-    const char *text;     // ours
-    enum { HERE, SINCE, BEGIN } where; // the place; with "... begins at line L, column C" behind;
-                                       // or where the thing began that is wrong
+    const char *problem; // libyaml's
+    const char *text;    // ours
+    enum {
+        HERE,
+        SINCE,
+        BEGIN
+    } where; // the place; with "... begins at line L, column C" behind;
+             // or where the thing began that is wrong
 } sayings[] = {
     {"mapping values are not allowed in this context",
      "a ':' stands where no key can be: is a line above indented wrongly, or does a text with "
-     "': ' in it lack quotes?", HERE},
+     "': ' in it lack quotes?",
+     HERE},
     {"did not find expected key",
      "a key was expected here: is this line indented like its neighbours? The mapping", SINCE},
     {"did not find expected '-' indicator",
@@ -505,7 +514,8 @@ static const struct saying {
     {"could not find expected ':'", "a ':' is missing behind this key", BEGIN},
     {"found unknown escape character",
      "an unknown escape: in double quotes a backslash is written '\\\\'; single quotes take it as "
-     "it is", HERE},
+     "it is",
+     HERE},
     {"block sequence entries are not allowed in this context",
      "a list cannot begin here: put '- ' on a line of its own below the key", HERE},
 };

@@ -25,9 +25,9 @@ enum yaml_kind { YAML_NULL, YAML_BOOL, YAML_INT, YAML_NUM, YAML_TEXT, YAML_SEQ, 
 
 struct yaml_node {
     enum yaml_kind kind;
-    bool plain;       // a scalar without quotes or tag: its text alone decides its kind
-    bool secret;      // text came from ${ENV} or file:, or stands where a secret stands
-    bool broken;      // a reference in it failed and was reported: nothing more is to be said
+    bool plain;  // a scalar without quotes or tag: its text alone decides its kind
+    bool secret; // text came from ${ENV} or file:, or stands where a secret stands
+    bool broken; // a reference in it failed and was reported: nothing more is to be said
     struct place at;
     const char *text; // scalars: as written, NUL-terminated
     union {
@@ -46,7 +46,8 @@ struct yaml_pair {
     struct yaml_node *value; // never NULL
 };
 
-// The tree of `p[0, n)`, or NULL with at least one error in the report. An empty text is a YAML_NULL.
+// The tree of `p[0, n)`, or NULL with at least one error in the report. An empty text is a
+// YAML_NULL.
 struct yaml_node *yaml_parse(const char *name, const char *p, size_t n, struct report *r);
 
 // A scalar built by us: text as it would stand in YAML without quotes.
@@ -64,11 +65,11 @@ const struct yaml_pair *yaml_pair(const struct yaml_node *map, const char *key);
 // `over` laid on `base`: maps key by key, anything else replaced. Neither is changed.
 struct yaml_node *yaml_merge(struct arena *arena, struct yaml_node *base, struct yaml_node *over);
 
-const char *yaml_kind_text(const struct yaml_node *node); // "a list", "the number 5" is up to callers
+const char *yaml_kind_text(const struct yaml_node *node);      // "a list"
 void yaml_json(const struct yaml_node *node, struct buf *out); // .inf and .nan become null
 
-// As YAML, block style, `indent` spaces deep, each line ended. Secrets are written '***'.
+// A list or mapping as YAML, block style, `indent` spaces deep. Secrets are written '***'.
 void yaml_write(const struct yaml_node *node, unsigned indent, struct buf *out);
 // A text so that it reads back as the same text: plain where that is possible, else quoted.
 void yaml_write_text(const char *text, struct buf *out);
-void yaml_write_number(double v, struct buf *out); // shortest form that reads back the same
+void yaml_write_number(double v, struct buf *out); // finite; shortest form that reads back

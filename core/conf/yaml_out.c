@@ -15,10 +15,6 @@ void yaml_write_number(double v, struct buf *out)
 {
     char text[40];
 
-    if (isnan(v) || isinf(v)) {
-        buf_puts(out, isnan(v) ? ".nan" : v > 0 ? ".inf" : "-.inf");
-        return;
-    }
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v)
@@ -159,13 +155,7 @@ static void write_items(const struct yaml_node *node, unsigned indent, bool firs
 
 void yaml_write(const struct yaml_node *node, unsigned indent, struct buf *out)
 {
-    if ((node->kind == YAML_SEQ || node->kind == YAML_MAP) && node->n) {
-        write_items(node, indent, false, out);
-        return;
-    }
-    buf_printf(out, "%*s", (int)indent, "");
-    write_scalar(node, out);
-    buf_puts(out, "\n");
+    write_items(node, indent, false, out);
 }
 
 static void json_scalar(const struct yaml_node *node, struct buf *out)

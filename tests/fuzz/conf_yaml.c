@@ -30,9 +30,10 @@ static bool dump(const char *p, size_t n, struct buf *out)
 
 static void check_each(const char *p, size_t n)
 {
-    static const char options[] = "[{\"type\":0,\"name\":\"a\"},{\"type\":1,\"name\":\"b.c\",\"max\":9},"
-                                  "{\"type\":6,\"name\":\"p\"},{\"type\":7,\"name\":\"b.j\"},"
-                                  "{\"type\":5,\"name\":\"t\",\"fallback\":\"1s\"}]";
+    static const char options[] =
+        "[{\"type\":0,\"name\":\"a\"},{\"type\":1,\"name\":\"b.c\",\"max\":9},"
+        "{\"type\":6,\"name\":\"p\"},{\"type\":7,\"name\":\"b.j\"},"
+        "{\"type\":5,\"name\":\"t\",\"fallback\":\"1s\"}]";
     struct conf_file f = {0};
 
     if (conf_load_bytes("fuzz.yaml", p, n, &f, NULL) == 0) {

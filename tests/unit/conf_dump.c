@@ -38,7 +38,7 @@ static void same_twice(void **state)
         " {min_replicas: 0, max_replicas: 9, downscale_delay_s: 5m}}]}]",
         "applications: [{plugin: echo, deployments: [{name: a, config: {a: 1, b: [1, {c: ~}, []],"
         " d: {}, e: 'yes', f: \"x\\ny\\t\\\"\\\\ \\x7f\\u2028\", g: '$${h}', 'i j': 1.5e300,"
-        " '': '', k: -0.1, l: '12', m: 'null', n: '- o', p: 'ä€😀', q: 0x1f}}]}]",
+        " '': '', k: -0.1, l: '12', m: 'null', n: '- o', p: 'ä€😀', q: 0x1f, r: true, s: Yes}}]}]",
         "http_options: {port: 1, root_path: /api, max_body_bytes: 1000, request_timeout_s: 250ms}\n"
         "logging_config: {encoding: json, log_level: debug, enable_access_log: false}\n"
         "orphan_timeout_s: 2h\napplications: []",
@@ -62,11 +62,12 @@ static void shows_what_holds(void **state)
     (void)state;
     dump("http_options: {port: 81, max_header_bytes: 65536, request_timeout_s: 2m}\n"
          "applications: [{plugin: echo, deployments: [{name: a, retry: safe,"
-         " max_concurrent_queries: 6}]}]", &out);
+         " max_concurrent_queries: 6}]}]",
+         &out);
     static const char *const want[] = {
-        "port: 81\n", "max_header_bytes: 64KiB\n", "request_timeout_s: 120\n", "retry: safe\n",
-        "max_ongoing_requests: 6\n", "num_replicas: 1\n", "plugin: echo\n", "route_prefix: /\n",
-        "    deployments:\n      - name: a\n",
+        "port: 81\n",     "max_header_bytes: 64KiB\n", "request_timeout_s: 120\n",
+        "retry: safe\n",  "max_ongoing_requests: 6\n", "num_replicas: 1\n",
+        "plugin: echo\n", "route_prefix: /\n",         "    deployments:\n      - name: a\n",
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++)
         if (!strstr(buf_cstr(&out), want[i]))
@@ -81,9 +82,11 @@ static void hides_secrets(void **state)
 
     (void)state;
     setenv("SALVER_TEST_SECRET", "hunter2", 1);
-    dump("applications: [{plugin: echo, deployments: [{name: a, config: {key: \"${SALVER_TEST_SECRET}\","
+    dump("applications: [{plugin: echo, deployments: [{name: a, config: {key: "
+         "\"${SALVER_TEST_SECRET}\","
          " text: \"Bearer ${SALVER_TEST_SECRET}\", list: [\"${SALVER_TEST_SECRET}\"]},"
-         " user_config: {other: \"${SALVER_TEST_SECRET}\"}}]}]", &out);
+         " user_config: {other: \"${SALVER_TEST_SECRET}\"}}]}]",
+         &out);
     assert_null(strstr(buf_cstr(&out), "hunter2"));
     assert_non_null(strstr(buf_cstr(&out), "key: '***'\n"));
     assert_non_null(strstr(buf_cstr(&out), "other: '***'\n"));
@@ -107,9 +110,19 @@ static void defaults_load(void **state)
 static void json_has_every_number(void **state)
 {
     static const char *const keys[] = {
-        "port", "request_timeout_s", "keep_alive_timeout_s", "num_ingress", "max_connections",
-        "max_connections_per_address", "max_request_line_bytes", "max_header_bytes", "max_headers",
-        "max_body_bytes", "header_timeout_s", "body_timeout_s", "write_timeout_s",
+        "port",
+        "request_timeout_s",
+        "keep_alive_timeout_s",
+        "num_ingress",
+        "max_connections",
+        "max_connections_per_address",
+        "max_request_line_bytes",
+        "max_header_bytes",
+        "max_headers",
+        "max_body_bytes",
+        "header_timeout_s",
+        "body_timeout_s",
+        "write_timeout_s",
     };
     struct conf_file f = {0};
     struct buf out = {0};
@@ -158,9 +171,12 @@ static void doc_is_current(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_twice),    cmocka_unit_test(shows_what_holds),
-        cmocka_unit_test(hides_secrets), cmocka_unit_test(defaults_load),
-        cmocka_unit_test(json_has_every_number), cmocka_unit_test(doc_is_current),
+        cmocka_unit_test(same_twice),
+        cmocka_unit_test(shows_what_holds),
+        cmocka_unit_test(hides_secrets),
+        cmocka_unit_test(defaults_load),
+        cmocka_unit_test(json_has_every_number),
+        cmocka_unit_test(doc_is_current),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

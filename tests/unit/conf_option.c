@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plugin's options against `config:`, and the file that flags make. One row is one config.
-#include "base/err.h"
 #include "base/buf.h"
+#include "base/err.h"
 #include "conf/app.h"
 
 #include <setjmp.h>
@@ -38,14 +38,14 @@ static const struct {
      "\"greedy\":false,\"cache_bytes\":1073741824,\"idle\":0.5," REST},
     {"{model: \"hf://a/b\", max_model_len: 4, greedy: true, cache_bytes: 4KiB, idle: 2m, seed: 7,"
      " extra: [x], prefix: 10, sampling: {stop: '###', temperature: 0}}",
-     "{\"model\":\"hf://a/b\",\"max_model_len\":4,\"greedy\":true,\"cache_bytes\":4096,\"idle\":120,"
+     "{\"model\":\"hf://a/"
+     "b\",\"max_model_len\":4,\"greedy\":true,\"cache_bytes\":4096,\"idle\":120,"
      "\"seed\":7,\"extra\":[\"x\"],\"prefix\":\"10\",\"sampling\":{\"stop\":\"###\","
      "\"temperature\":0}}"},
     {"{model: \"hf://a/b\", sampling.temperature: 1, cache_bytes: 1, idle: 1, greedy: ~, extra: 1}",
      "{\"model\":\"hf://a/b\",\"sampling\":{\"temperature\":1},\"cache_bytes\":1,\"idle\":1,"
      "\"extra\":1,\"max_model_len\":2048,\"greedy\":false,\"prefix\":\"\"}"},
-    {"{}",
-     "t.yaml:3:4: plugin 'llm' needs the option 'model' under 'config:': A GGUF file.\n"},
+    {"{}", "t.yaml:3:4: plugin 'llm' needs the option 'model' under 'config:': A GGUF file.\n"},
     {"{model: \"hf://a\", max_len: 5, sampling: {temp: 1}, zzz: 1}",
      "t.yaml:3:22: plugin 'llm' has no option 'max_len'; it has model, max_model_len, "
      "sampling.temperature, sampling.stop, greedy, cache_bytes, idle, extra, prefix, seed\n"
@@ -72,8 +72,10 @@ static struct conf_deployment *load(struct conf_file *f, const char *config)
 {
     char text[1024];
     struct err err = {0};
-    int n = snprintf(text, sizeof text, "applications:\n  - {plugin: llm, deployments: [{name: "
-                                        "chat, config:\n   %s}]}\n", config);
+    int n = snprintf(text, sizeof text,
+                     "applications:\n  - {plugin: llm, deployments: [{name: "
+                     "chat, config:\n   %s}]}\n",
+                     config);
 
     if (conf_load_bytes("t.yaml", text, (size_t)n, f, &err) < 0)
         fail_msg("%s", err.msg);
@@ -115,7 +117,10 @@ static void no_options_take_any_key(void **state)
 static void bad_plugins(void **state)
 {
     static const char *const bad[] = {
-        "{}", "[", "[{\"type\":0}]", "[{\"type\":8,\"name\":\"a\"}]",
+        "{}",
+        "[",
+        "[{\"type\":0}]",
+        "[{\"type\":8,\"name\":\"a\"}]",
         "[{\"type\":7,\"name\":\"a\"},{\"type\":0,\"name\":\"a.b\"}]",
         "[{\"type\":0,\"name\":\"a\"},{\"type\":0,\"name\":\"a\"}]",
         "[{\"type\":1,\"name\":\"b\",\"fallback\":\"many\"}]",
@@ -138,13 +143,15 @@ static void paths_are_the_files(void **state)
     struct err err = {0};
     struct buf lines = {0};
     const char *json = NULL;
-    const char text[] = "applications: [{plugin: x, deployments: [{name: a, config: {p: m/w.bin}}]}]";
+    const char text[] =
+        "applications: [{plugin: x, deployments: [{name: a, config: {p: m/w.bin}}]}]";
     const char *path = TEST_DATA "/../golden/config/none.yaml";
 
     (void)state;
     assert_int_equal(conf_load_bytes(path, text, sizeof text - 1, &f, &err), 0);
-    assert_int_equal(conf_check_options(&f, f.apps[0].deployments, "[{\"type\":6,\"name\":\"p\"}]",
-                                        &json, &err), 0);
+    assert_int_equal(
+        conf_check_options(&f, f.apps[0].deployments, "[{\"type\":6,\"name\":\"p\"}]", &json, &err),
+        0);
     assert_non_null(strstr(json, "golden/config/m/w.bin\"}"));
     assert_memory_equal(json, "{\"p\":\"/", 7);
     conf_print(&f, &lines);
@@ -201,8 +208,8 @@ static void hosts(void **state)
     static const struct {
         const char *host;
         int strict;
-    } cases[] = {{"127.0.0.1", 0}, {"127.9.9.9", 0}, {"::1", 0}, {"localhost", 0},
-                 {"0.0.0.0", -400}, {"::", -400}, {"10.0.0.1", -400}};
+    } cases[] = {{"127.0.0.1", 0},  {"127.9.9.9", 0}, {"::1", 0},        {"localhost", 0},
+                 {"0.0.0.0", -400}, {"::", -400},     {"10.0.0.1", -400}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

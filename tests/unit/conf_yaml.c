@@ -62,17 +62,20 @@ static const struct {
      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: 1}",
      "t:1:2: a key of 129 bytes; at most 128 are taken"},
     // what is no YAML
-    {"a: \"\\q\"", "t:1:5: an unknown escape: in double quotes a backslash is written '\\\\'; single "
-                   "quotes take it as it is"},
+    {"a: \"\\q\"",
+     "t:1:5: an unknown escape: in double quotes a backslash is written '\\\\'; single "
+     "quotes take it as it is"},
     {"a: \"\\0\"", "t:1:4: a text must not hold a NUL character (\\0)"},
     {"a: %x", "t:1:4: a text cannot begin with '%': put it in quotes"},
     {"a: `x`", "t:1:4: a text cannot begin with '`': put it in quotes"},
     {"\x01", "t:1:1: not UTF-8 text, or a control character (control characters are not allowed)"},
     {"a\n\xff", "t:2:1: not UTF-8 text, or a control character (invalid leading UTF-8 octet)"},
-    {"[a, b", "t:2:1: ',' or ']' was expected here, or a text needs quotes. The list begins at line "
-              "1, column 1"},
-    {"- a\nb: c", "t:2:1: '- ' was expected here: is this line indented like the other entries? The "
-                  "list begins at line 1, column 1"},
+    {"[a, b",
+     "t:2:1: ',' or ']' was expected here, or a text needs quotes. The list begins at line "
+     "1, column 1"},
+    {"- a\nb: c",
+     "t:2:1: '- ' was expected here: is this line indented like the other entries? The "
+     "list begins at line 1, column 1"},
     {"a: b\n- c", "t:2:1: a key was expected here: is this line indented like its neighbours? The "
                   "mapping begins at line 1, column 1"},
     {"a: b\n...\nc: d", "t:3:1: not YAML: did not find expected <document start>"},
@@ -227,12 +230,14 @@ static void references(void **state)
                       "directory (it is looked for in the YAML file's folder)"},
         {"file:/none", "t:1:1: cannot read the file '/none', which 'file:' names: No such file or "
                        "directory"},
-        {"file:///none", "t:1:1: cannot read the file '/none', which 'file:' names: No such file or "
-                         "directory"},
+        {"file:///none",
+         "t:1:1: cannot read the file '/none', which 'file:' names: No such file or "
+         "directory"},
         {"file:.", "t:1:1: cannot read the file '.', which 'file:' names: Is a directory (it is "
                    "looked for in the YAML file's folder)"},
-        {"file:large", "t:1:1: 'large' is larger than 64 KiB; 'file:' puts a file's content here (a "
-                       "path is written without 'file:')"},
+        {"file:large",
+         "t:1:1: 'large' is larger than 64 KiB; 'file:' puts a file's content here (a "
+         "path is written without 'file:')"},
         {"file:binary", "t:1:1: the file that 'file:' names is no UTF-8 text"},
     };
     static char large[(64 << 10) + 1];
@@ -308,6 +313,13 @@ static void files(void **state)
     assert_non_null(strstr(err.msg, "large.yaml: larger than 1024 KiB"));
     conf_finish(&f);
     free(large);
+
+    char *many = repeat("applications: [{plugin: x, deployments: [", "{name: d#},", 65, "]}]");
+    assert_true(conf_load_bytes("many.yaml", many, strlen(many), &f, &err) < 0);
+    assert_string_equal(err.msg, "many.yaml:1:41: 'deployments' holds 65 entries; at most 64 are "
+                                 "taken");
+    conf_finish(&f);
+    free(many);
 
     put_file(dir, "good.yaml", "applications: [{plugin: ./x.so}]", 32);
     snprintf(path, sizeof path, "%s/good.yaml", dir);
