@@ -85,7 +85,7 @@ tsan: $(VENV)/ready ## unit and end to end under TSan
 
 fuzz: ## each fuzz target for FUZZ_SECONDS
 	cmake --preset fuzz
-	cmake --build build-fuzz -j $(JOBS)
+	cmake --build build-fuzz -j $(JOBS) --target fuzzers
 	tests/fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
 
 cuda: ## the build that fails without nvcc, cuBLASLt and cuDNN
