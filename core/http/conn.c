@@ -227,9 +227,9 @@ static size_t step(struct http_conn *c, const char *p, size_t n)
         if (choked(c))
             return 0;
         conn_event(c, CE_BYTES);
-        return request_head(c, p, n);
+        return request_take_head(c, p, n);
     case CS_HEAD:
-        return request_head(c, p, n);
+        return request_take_head(c, p, n);
     case CS_BODY:
         return c->paused ? 0 : request_body(c, p, n);
     case CS_SKIP:

@@ -195,7 +195,7 @@ void conn_release(struct http_conn *c);                  // the exchange is over
 void conn_gone(struct http_conn *c, enum http_gone why); // tells the holder and releases
 
 // request.c: both return the bytes consumed; 0 = wait for more
-size_t request_head(struct http_conn *c, const char *p, size_t n);
+size_t request_take_head(struct http_conn *c, const char *p, size_t n);
 size_t request_body(struct http_conn *c, const char *p, size_t n);
 void request_body_direct(struct http_conn *c, size_t n); // n bytes were received into msg.body
 bool request_skippable(const struct exchange *x); // the unread rest is small and of known size

@@ -269,7 +269,7 @@ static bool ended(const struct http_conn *c, const struct exchange *x)
 
 static void announce(struct http_conn *c, struct exchange *x);
 
-size_t request_head(struct http_conn *c, const char *p, size_t n)
+size_t request_take_head(struct http_conn *c, const char *p, size_t n)
 {
     if (c->scan == 0 && p[0] == '\r') { // RFC 9112 section 2.2: one empty line may come before
         if (n == 1)
