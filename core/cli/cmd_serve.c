@@ -149,7 +149,6 @@ static char *control_orders(const struct serve *s)
     for (uint32_t i = 0; i < s->n_options; i++)
         cJSON_AddStringToObject(options, s->keys[i], s->values[i]);
     cJSON_AddStringToObject(j, "host", s->conf.http.host);
-    cJSON_AddNumberToObject(j, "port", s->conf.http.port);
     if (s->plugins)
         cJSON_AddStringToObject(j, "plugins", s->plugins);
     char *text = cJSON_PrintUnformatted(j);

@@ -90,7 +90,6 @@ struct control {
     uint32_t generation;
     struct control_orders {
         char *file, *host, *plugins_dir, *plugin; // owned; NULL = not given
-        uint32_t port;
         struct cJSON *options; // of serve --plugin: {"key": "value"}
         struct cJSON *text;    // owned: the whole
     } orders;

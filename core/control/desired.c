@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "conf/report.h"
 #include "control/member.h"
 #include "control/probe.h"
@@ -172,13 +173,11 @@ static int read_orders(struct control *c, struct bytes orders, struct err *err)
         cJSON_Delete(j);
         return err_set(err, SV_E_INVALID, "the orders are not a JSON object");
     }
-    const cJSON *port = cJSON_GetObjectItemCaseSensitive(j, "port");
     c->orders.text = j;
     c->orders.file = take_text(j, "file");
     c->orders.host = take_text(j, "host");
     c->orders.plugins_dir = take_text(j, "plugins");
     c->orders.plugin = take_text(j, "plugin");
-    c->orders.port = cJSON_IsNumber(port) ? (uint32_t)port->valuedouble : 0;
     c->orders.options = cJSON_GetObjectItemCaseSensitive(j, "options");
     if (!c->orders.file && !c->orders.plugin)
         return err_set(err, SV_E_INVALID, "the orders name neither a file nor a plugin");
@@ -220,8 +219,10 @@ static void apply_overrides(struct control *c)
 {
     if (c->orders.host)
         c->conf.http.host = c->orders.host;
-    if (c->orders.port)
-        c->conf.http.port = c->orders.port;
+    int64_t port;
+    const char *bound = getenv("SALVER_PORT"); // by the supervisor
+    if (bound && str_to_i64(bound, &port, NULL) == 0 && port > 0 && port <= UINT16_MAX)
+        c->conf.http.port = (uint32_t)port;
 }
 
 static void make_deploys(struct control *c)

@@ -95,6 +95,14 @@ static void start_logging(void)
     log_init(&c);
 }
 
+// Port 0 became a real one: control's status names it.
+static void tell_port(uint16_t port)
+{
+    char text[8];
+    snprintf(text, sizeof text, "%u", port);
+    setenv("SALVER_PORT", text, 1);
+}
+
 static int open_all(struct supervisor *s, const struct args *a, struct err *err)
 {
     s->state_dir = a->state;
@@ -118,6 +126,7 @@ static int open_all(struct supervisor *s, const struct args *a, struct err *err)
     rc = listeners_open(&s->listeners, s->host, (uint16_t)a->port, (uint32_t)a->ingress, err);
     if (rc < 0)
         return rc;
+    tell_port(s->listeners.port);
     if ((s->fold_fd = page_create("fold", err)) < 0)
         return s->fold_fd;
     CHECK(uv_loop_init(&s->loop) == 0);
