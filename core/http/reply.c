@@ -370,6 +370,11 @@ void http_reply_abort(struct http_msg *m)
     answer_done(x, true);
 }
 
+void http_reply_cut(struct http_msg *m)
+{
+    conn_close(m->conn, GONE_SLOW);
+}
+
 bool http_reply_started(const struct http_msg *m)
 {
     return exchange_of(m)->mode != REPLY_NONE;

@@ -290,8 +290,16 @@ void request_on_end(struct request *r, const struct wire_end *end)
     }
     int status = r->answered ? r->status : http_error_of(end->code).status;
     const char *id = r->m->request_id; // on the message's arena, as long as the message
-    struct http_msg *m = settle(r, ok ? OUTCOME_ok : OUTCOME_error, status, notes);
-    if (ok && r->websocket)
+    // The worker's own cancel while the client is there: it took too little for too long.
+    bool slow = r->answered && end->code == SV_E_CANCELLED;
+    enum outcome outcome = ok                           ? OUTCOME_ok
+                           : slow                       ? OUTCOME_slow_reader
+                           : end->code == SV_E_TIMEOUT ? OUTCOME_timeout
+                                                        : OUTCOME_error;
+    struct http_msg *m = settle(r, outcome, status, notes);
+    if (slow)
+        http_reply_cut(m);
+    else if (ok && r->websocket)
         http_ws_close(m, 1000, "");
     else if (ok)
         http_reply_end(m);
