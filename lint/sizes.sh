@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Files stay below 800 lines, headers below 300 (plugin.h, which is a manual too, below 500).
+# Files stay below 800 lines, unit tests, which are tables, below 1200, headers below 300 (plugin.h, which
+# is a manual too, below 500).
 set -eu
 
 git ls-files '*.c' '*.h' '*.py' '*.sh' | {
@@ -9,6 +10,7 @@ git ls-files '*.c' '*.h' '*.py' '*.sh' | {
         case $file in
         core/abi/plugin.h) limit=500 ;;
         *.h) limit=300 ;;
+        tests/unit/*) limit=1200 ;;
         *) limit=800 ;;
         esac
         lines=$(wc -l <"$file")

@@ -56,7 +56,10 @@ static int run(void *self, sv_req **reqs, uint32_t n)
         }
         double s = score(text);
         int len = snprintf(answer, sizeof answer, "{\"label\": \"%s\", \"score\": %.2f}\n",
-                           s > c->threshold ? "glad" : s < -c->threshold ? "sad" : "neutral", s);
+                           s > c->threshold    ? "glad"
+                           : s < -c->threshold ? "sad"
+                                               : "neutral",
+                           s);
         reqs[i]->host->record(c->sentences, 1);
         sv_reply(reqs[i], "application/json", answer, (size_t)len);
     }
