@@ -294,8 +294,8 @@ static void take_input(struct http_conn *c, const char *p, size_t n)
 static bool receives_direct(const struct http_conn *c)
 {
     const struct exchange *x = c->x;
-    return c->state == CS_BODY && !x->chunked && !x->msg.streaming && buf_len(&c->in) == 0 &&
-           x->left >= HTTP_RECV_DIRECT;
+    return c->state == CS_BODY && !c->paused && !x->chunked && !x->msg.streaming &&
+           buf_len(&c->in) == 0 && x->left >= HTTP_RECV_DIRECT;
 }
 
 static void receive(struct http_conn *c)
@@ -471,8 +471,11 @@ void conn_timeout(struct http_conn *c, enum timer_kind kind)
 
 void conn_close_idle(struct http_conn *c)
 {
+    int unread = 0;
     if (c->x || c->state == CS_FLUSH || c->state == CS_LINGER || c->state == CS_DEAD)
         return;
+    if (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0)
+        return; // a request has come; its answer says that the connection ends
     if (buf_len(&c->out) == 0) {
         conn_close(c, GONE_CLOSED);
         return;

@@ -953,6 +953,35 @@ static void drain_serves_the_next_of_an_idle_one(void **state)
     world_close(&w);
 }
 
+static void close_idle_spares_what_has_come(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, &http_limits_default);
+    const char one[] = "GET /hi HTTP/1.1\r\n" END;
+    say(&w, one, strlen(one));
+    http_server_drain(w.server, on_idle);
+    assert_int_equal(send(w.fd, one, strlen(one), MSG_NOSIGNAL), strlen(one));
+    http_server_close_idle(w.server);
+    pump(&w);
+    char *text = normal(&w);
+    assert_string_equal(text, HI "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
+                                 "content-length: 2\r\nconnection: close\r\n\r\nhi EOF");
+    xfree(text);
+    world_close(&w);
+}
+
+static void close_idle_closes_what_is_silent(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, &http_limits_default);
+    http_server_close_idle(w.server);
+    pump(&w);
+    assert_true(w.eof);
+    world_close(&w);
+}
+
 static void destroy_tells_the_holder(void **state)
 {
     (void)state;
@@ -1004,6 +1033,8 @@ int main(void)
         cmocka_unit_test(answers_do_not_pile_up),
         cmocka_unit_test(drain_closes_politely),
         cmocka_unit_test(drain_serves_the_next_of_an_idle_one),
+        cmocka_unit_test(close_idle_spares_what_has_come),
+        cmocka_unit_test(close_idle_closes_what_is_silent),
         cmocka_unit_test(destroy_tells_the_holder),
         cmocka_unit_test(idle_connections_hold_no_buffers),
     };
