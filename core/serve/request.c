@@ -24,6 +24,8 @@ static void cut(struct request *r, struct http_msg *m, int code, const char *tex
 static void send_cancel(struct request *r, enum wire_why why);
 static enum wire_why why_of(enum outcome outcome);
 static struct bytes pack_headers(struct request *r);
+static bool can_send_directly(struct request *r, size_t n);
+static void put_piece(struct request *r, bool direct, const char *p, size_t n, uint32_t flags);
 static void keep_piece(struct request *r, const char *p, size_t n, uint32_t flags);
 static void send_body(struct request *r);
 static bool send_whole_body(struct request *r, struct buf *out);
@@ -67,10 +69,11 @@ void request_client_body(struct request *r, const char *p, size_t n, bool text, 
         return; // http brings nothing before the 101
     uint32_t last = r->websocket ? (fin ? 0 : WIRE_MORE) : (fin ? WIRE_FIN : 0);
     uint32_t flags = text ? WIRE_TEXT : 0;
+    bool direct = can_send_directly(r, n);
     do {
         size_t take = n < REQUEST_PIECE_BYTES ? n : REQUEST_PIECE_BYTES;
         uint32_t more = r->websocket ? WIRE_MORE : 0;
-        keep_piece(r, p, take, flags | (take == n ? last : more));
+        put_piece(r, direct, p, take, flags | (take == n ? last : more));
         p += take;
         n -= take;
     } while (n > 0);
@@ -380,6 +383,25 @@ static struct bytes pack_headers(struct request *r)
 }
 
 /* ---- the body, towards the worker ---- */
+
+// Nothing is before it, it fits, and it need not be kept.
+static bool can_send_directly(struct request *r, size_t n)
+{
+    return r->state == RQ_SUBMITTED && buf_len(&r->in) == 0 && (r->websocket || r->confirmed) &&
+           n <= r->window && !link_is_full(r);
+}
+
+static void put_piece(struct request *r, bool direct, const char *p, size_t n, uint32_t flags)
+{
+    if (!direct) {
+        keep_piece(r, p, n, flags);
+        return;
+    }
+    struct link *l = &r->peer->link;
+    wire_put_raw(&l->out, WIRE_body, r->id, flags, p, n);
+    r->window -= (uint32_t)n;
+    link_kick(l);
+}
 
 static void keep_piece(struct request *r, const char *p, size_t n, uint32_t flags)
 {
