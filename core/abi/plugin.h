@@ -95,8 +95,8 @@ enum {                           // option types
     SV_INT = 1,
     SV_NUM = 2,
     SV_BOOL = 3,
-    SV_BYTES = 4, // 16 MiB, 1g, 4096
-    SV_TIME = 5,  // 10 ms, 2.5 s, 1 min; a bare number is seconds
+    SV_BYTES = 4, // 16MiB, 1GB; a bare number is bytes
+    SV_TIME = 5,  // 10ms, 2.5s, 1min; a bare number is seconds
     SV_PATH = 6,  // a file; the plugin sees an absolute local path
     SV_JSON = 7   // any subtree
 };

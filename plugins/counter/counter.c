@@ -145,7 +145,7 @@ static void writable(void *self, sv_req *r)
 
 static const sv_option options[] = {
     {SV_INT, 0, "count", "10", 1, COUNT_MAX, "How far to count where the request doesn't say."},
-    {SV_TIME, 0, "interval", "100 ms", 0, 3600, "Time between two events."},
+    {SV_TIME, 0, "interval", "100ms", 0, 3600, "Time between two events."},
 };
 
 SV_PLUGIN(.name = "counter", .version = "1.0", .about = "Counts aloud as server-sent events.",
