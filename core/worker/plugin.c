@@ -31,10 +31,11 @@ static bool is_zero(const unsigned char *p, size_t n)
 static int copy_descriptor(struct plugin *p, const sv_plugin *raw, struct err *err)
 {
     uint32_t size = raw->size;
-    if (size < offsetof(sv_plugin, version) || size > PLUGIN_DESC_MAX)
+    if (size < offsetof(sv_plugin, version) || size > PLUGIN_DESC_MAX || size % sizeof(void *))
         return err_set(err, SV_E_INVALID,
-                       "its descriptor says it has %u bytes; %zu to %d are possible (use SV_PLUGIN)",
-                       size, offsetof(sv_plugin, version), PLUGIN_DESC_MAX);
+                       "its descriptor says it has %u bytes; %zu to %d are possible, by %zu "
+                       "(use SV_PLUGIN)",
+                       size, offsetof(sv_plugin, version), PLUGIN_DESC_MAX, sizeof(void *));
     memcpy(&p->d, raw, size < sizeof p->d ? size : sizeof p->d);
     if (size > sizeof p->d &&
         !is_zero((const unsigned char *)raw + sizeof p->d, size - sizeof p->d))
@@ -163,7 +164,7 @@ int plugin_open(struct plugin *p, const char *path, struct err *err)
     }
     void *file = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!file)
-        return err_set(err, SV_E_INVALID, "loading '%s': %s", path, dlerror());
+        return err_set(err, SV_E_INVALID, "loading a plugin: %s", dlerror());
     const sv_plugin *raw = dlsym(file, SYMBOL);
     if (!raw)
         return err_set(err, SV_E_INVALID,
