@@ -188,7 +188,7 @@ static void put_got(const struct yaml_node *node, struct buf *out)
 {
     if (node->secret) // what came from the environment or a file is not shown
         buf_puts(out, "what its reference holds");
-    else if (node->kind == YAML_TEXT)
+    else if (node->kind == YAML_TEXT && node->text)
         buf_printf(out, "'%.*s'%s", QUOTED_MAX, node->text,
                    strlen(node->text) > QUOTED_MAX ? "..." : "");
     else if (node->text && *node->text)

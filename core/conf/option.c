@@ -2,6 +2,7 @@
 // conf_check_options: a plugin's options against the config of a deployment.
 #include "abi/plugin.h"
 #include "base/buf.h"
+#include "base/check.h"
 #include "base/err.h"
 #include "conf/app.h"
 #include "conf/field.h"
@@ -184,6 +185,7 @@ static const char *absolute(struct checker *c, const char *path)
 {
     const char *dir = c->f->dir;
 
+    CHECK(path);
     if (*path == '/' || !*path || strstr(path, "://"))
         return path;
     return arena_printf(&c->f->arena, "%s/%s", strcmp(dir, "/") == 0 ? "" : *dir ? dir : ".", path);
@@ -237,7 +239,7 @@ static void take(struct checker *c, struct option *o, const struct yaml_pair *pa
     struct yaml_node *value = convert(c, o, pair->value);
     if (!value)
         return;
-    if (o->type == SV_PATH)
+    if (o->type == SV_PATH && value->text)
         warn_missing(c, o, pair->value, value->text);
     put(c, o->field.name, value);
 }

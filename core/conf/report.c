@@ -10,7 +10,8 @@
 
 enum { REPORT_TEXT_MAX = 2048 }; // bytes of one line; longer is cut
 
-static void add(struct report *r, struct place at, bool warning, const char *fmt, va_list ap);
+__attribute__((format(printf, 4, 0))) static void add(struct report *r, struct place at,
+                                                      bool warning, const char *fmt, va_list ap);
 
 void report_init(struct report *r, struct arena *arena)
 {
