@@ -47,7 +47,7 @@ struct ingress {
     uint32_t told_in_flight;
     bool booted, draining, stopping, ended;
     uint64_t deadline_ns; // of the drain
-    uv_timer_t alone, tick, drain;
+    uv_timer_t alone, tick, drain, orphan;
     int exit_code;
 };
 
@@ -68,8 +68,9 @@ static void on_worker_gone(struct peer *p);
 static void on_control_frame(struct link *l, struct wire_frame *f);
 static void on_control_closed(struct link *l, const struct err *err);
 static void on_control_free(struct link *l);
-static void take_snapshot(struct ingress *i, struct bytes json, bool from_control);
+static void take_snapshot(struct ingress *i, struct bytes json);
 static void on_alone(uv_timer_t *t);
+static void on_orphan(uv_timer_t *t);
 static void on_tick(uv_timer_t *t);
 static void listen_if_ready(struct ingress *i);
 static void set_state(struct ingress *i, enum wire_status state);
@@ -118,7 +119,8 @@ static int start(struct ingress *i, const char *name, struct err *err)
     uv_timer_init(&i->loop, &i->alone);
     uv_timer_init(&i->loop, &i->tick);
     uv_timer_init(&i->loop, &i->drain);
-    i->alone.data = i->tick.data = i->drain.data = i;
+    uv_timer_init(&i->loop, &i->orphan);
+    i->alone.data = i->tick.data = i->drain.data = i->orphan.data = i;
     uv_timer_start(&i->tick, on_tick, INGRESS_TICK_MS, INGRESS_TICK_MS);
     if (inflight_init(&i->inflight, &i->loop, &i->turn, i->page) < 0)
         return err_set(err, SV_E_INTERNAL, "no timer");
@@ -150,6 +152,7 @@ static void finish(struct ingress *i)
     uv_close((uv_handle_t *)&i->alone, NULL);
     uv_close((uv_handle_t *)&i->tick, NULL);
     uv_close((uv_handle_t *)&i->drain, NULL);
+    uv_close((uv_handle_t *)&i->orphan, NULL);
     turn_close(&i->turn);
     uv_run(&i->loop, UV_RUN_DEFAULT);
     pages_finish(&i->pages);
@@ -170,9 +173,14 @@ static void on_supervisor_frame(struct link *l, struct wire_frame *f)
 static void on_supervisor_closed(struct link *l, const struct err *err)
 {
     struct ingress *i = l->ctx;
-    LOGW("the supervisor is gone%s%s; finishing what is in flight", err ? ": " : "",
-         err ? err->msg : "");
-    drain(i, clock_now_ns() + ORPHAN_GRACE_MS * NS_PER_MS, true);
+    LOGW("the supervisor is gone%s%s; serving on for %.0f s", err ? ": " : "", err ? err->msg : "",
+         i->orders.orphan_timeout_s);
+    uv_timer_start(&i->orphan, on_orphan, (uint64_t)(i->orders.orphan_timeout_s * 1000), 0);
+}
+
+static void on_orphan(uv_timer_t *t)
+{
+    drain(t->data, clock_now_ns() + ORPHAN_GRACE_MS * NS_PER_MS, true);
 }
 
 static int take_frame(struct ingress *i, struct wire_frame *f, struct err *err)
@@ -367,7 +375,7 @@ static void on_control_frame(struct link *l, struct wire_frame *f)
     if (!i)
         return;
     if (f->head.kind == WIRE_snapshot && (rc = wire_get_snapshot(f, &snapshot, &err)) >= 0)
-        take_snapshot(i, snapshot.json, true);
+        take_snapshot(i, snapshot.json);
     else if (f->head.kind == WIRE_drain && (rc = wire_get_drain(f, &order, &err)) >= 0)
         drain(i, order.deadline_ns, false);
     if (rc < 0)
@@ -390,7 +398,7 @@ static void on_control_closed(struct link *l, const struct err *err)
 
 static void on_control_free(struct link *l) { xfree(l->ctx); }
 
-static void take_snapshot(struct ingress *i, struct bytes json, bool from_control)
+static void take_snapshot(struct ingress *i, struct bytes json)
 {
     struct snapshot s;
     struct err err;
@@ -401,22 +409,20 @@ static void take_snapshot(struct ingress *i, struct bytes json, bool from_contro
     LOGD("snapshot %llu with %u applications", (unsigned long long)s.version, s.n_apps);
     front_set_snapshot(&i->front, &s);
     listen_if_ready(i);
-    if (from_control && last_good_write(i->orders.state_dir, json, &err) < 0)
-        LOGW("keeping the snapshot for a start without control: %s", err.msg);
 }
 
 static void on_alone(uv_timer_t *t)
 {
     struct ingress *i = t->data;
-    if (i->control || i->front.has_snapshot)
+    if (i->front.has_snapshot)
         return;
     struct buf text = {0};
     struct err err;
     if (last_good_read(i->orders.state_dir, &text, &err) < 0) {
-        LOGI("control is away and there is no last snapshot (%s); waiting for control", err.msg);
+        LOGD("control says nothing yet and there is no last snapshot (%s)", err.msg);
     } else {
-        LOGI("control is away; serving by the last snapshot");
-        take_snapshot(i, (struct bytes){buf_head(&text), buf_len(&text)}, false);
+        LOGI("control says nothing; serving by the last snapshot");
+        take_snapshot(i, (struct bytes){buf_head(&text), buf_len(&text)});
     }
     buf_finish(&text);
 }

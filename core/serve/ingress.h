@@ -10,7 +10,7 @@
  * Drain    DRAIN (it is being replaced): no new connections; the ones it has go on, each answer says
  *          `Connection: close`, and what is left at the deadline is ended with an error.
  *          STOP (the server ends): the same, but new requests are refused and idle connections closed
- *          at once. The supervisor's end counts as STOP.
+ *          at once. After the supervisor's end it serves on for orphan_timeout_s, then stops.
  */
 enum { INGRESS_ALONE_MS = 200, INGRESS_TICK_MS = 1000, INGRESS_LAST_MS = 500 };
 

@@ -44,7 +44,8 @@ int ingress_orders_parse(struct bytes json, struct ingress_orders *ret, struct e
         cJSON_Delete(root);
         return err_set(err, SV_E_INVALID, "the orders are not a JSON object");
     }
-    struct ingress_orders o = {.limits = http_limits_default, .access_log = true};
+    struct ingress_orders o = {
+        .limits = http_limits_default, .orphan_timeout_s = 60, .access_log = true};
     int rc = parse(root, &o, err);
     cJSON_Delete(root);
     if (rc < 0)
@@ -60,6 +61,7 @@ static int parse(const cJSON *root, struct ingress_orders *o, struct err *err)
     const cJSON *place = cJSON_GetObjectItemCaseSensitive(root, "place");
     const cJSON *http = cJSON_GetObjectItemCaseSensitive(root, "http");
     const cJSON *log = cJSON_GetObjectItemCaseSensitive(root, "access_log");
+    static const struct number orphan = N(orphan_timeout_s, K_SECONDS, orphan_timeout_s);
     if (cJSON_IsNumber(place) && place->valuedouble >= 0)
         o->place = (uint32_t)place->valuedouble;
     if (log)
@@ -69,6 +71,8 @@ static int parse(const cJSON *root, struct ingress_orders *o, struct err *err)
         rc = get_text(http, "root_path", o->root_path, sizeof o->root_path, err);
     for (size_t i = 0; i < ARRAY_LEN(numbers) && rc >= 0; i++)
         rc = get_number(http, &numbers[i], o, err);
+    if (rc >= 0)
+        rc = get_number(root, &orphan, o, err);
     return rc;
 }
 

@@ -19,6 +19,7 @@ struct ingress_orders {
     char state_dir[1024], root_path[256];
     struct http_limits limits;
     double request_timeout_s; // 0 = none
+    double orphan_timeout_s;  // 60
     bool access_log;
 };
 
