@@ -321,6 +321,7 @@ static void on_watch(uv_timer_t *h)
     uint64_t now = clock_now_ns();
     atomic_store(&c->page->heartbeat_ns, now);
     member_watch(c, now);
+    member_bury(c);
 }
 
 static void on_live(uv_timer_t *h)

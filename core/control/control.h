@@ -104,6 +104,8 @@ struct control {
     struct http_server *admin;
     uv_timer_t watch, live_timer;
     uint64_t watched_ns;
+    struct buf to_bury; // child ids of folded pages, oldest first
+    size_t bury_now;    // so many of them at the next round of the watch
     struct swap {
         bool running, again;
         uint32_t place, old_generation;

@@ -28,6 +28,7 @@ static void on_closed(struct link *l, const struct err *err);
 static void on_free(struct link *l);
 static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o);
 static void forget(struct member *m);
+static void bury_later(struct control *c, uint64_t child_id);
 
 static const struct link_ops link_ops = {.on_frame = on_frame, .on_closed = on_closed};
 
@@ -106,13 +107,34 @@ void member_died(struct control *c, const struct wire_died *d, int own_page)
         metrics_fold(c->fold, page);
         page_unmap(page);
     }
-    wire_put_buried(&c->supervisor.out, 0, 0, &(struct wire_buried){.child_id = d->child_id});
-    link_kick(&c->supervisor);
+    bury_later(c, d->child_id);
     if (d->restart_in_ms >= 0)
         control_count_restart(c, d->name);
     if (m)
         forget(m);
     control_changed(c);
+}
+
+/*
+ * An ingress decides by the page what becomes of the requests that a dead worker had, and may read
+ * that end later than we do. So the page stays for one round of the watch at least.
+ */
+static void bury_later(struct control *c, uint64_t child_id)
+{
+    buf_put(&c->to_bury, &child_id, sizeof child_id);
+}
+
+void member_bury(struct control *c)
+{
+    while (c->bury_now > 0) {
+        uint64_t child_id;
+        memcpy(&child_id, buf_head(&c->to_bury), sizeof child_id);
+        buf_consume(&c->to_bury, sizeof child_id);
+        c->bury_now--;
+        wire_put_buried(&c->supervisor.out, 0, 0, &(struct wire_buried){.child_id = child_id});
+        link_kick(&c->supervisor);
+    }
+    c->bury_now = buf_len(&c->to_bury) / sizeof(uint64_t);
 }
 
 void member_drain(struct member *m, uint64_t deadline_ns)

@@ -16,4 +16,6 @@ void member_drain(struct member *m, uint64_t deadline_ns);
 void member_send_snapshot(struct member *m, uint64_t version, struct bytes json);
 // The newest ingress at that place, or NULL.
 struct member *member_ingress(struct control *c, uint32_t place);
+// Once a round of the watch: BURIED for those that died before the last round.
+void member_bury(struct control *c);
 void member_watch(struct control *c, uint64_t now_ns); // kills who shows no heartbeat
