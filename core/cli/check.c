@@ -57,7 +57,7 @@ static int look_at(struct conf_file *f, const struct conf_deployment *d, const c
 {
     char path[STASH_PATH_MAX], *found = NULL;
     if (stash_find(d->plugin, f->dir, plugins_dir, path, err) < 0) {
-        report_error(f->report, d->where, "%s", err->msg);
+        report_error(f->report, d->plugin_where, "%s", err->msg);
         return CLI_USAGE;
     }
     if (inspect_run(path, d->config_json, &found, err) < 0)

@@ -32,8 +32,11 @@ int cmd_check(int argc, char **argv)
         return cli_fail(CLI_USAGE, "check: %s", err.msg);
     if (!words[0])
         return cli_fail(CLI_USAGE, "check: which file?");
-    if (conf_load(words[0], &f, &err) < 0)
-        return check_print(&f, &err);
+    if (conf_load(words[0], &f, &err) < 0) {
+        int status = check_print(&f, &err);
+        conf_finish(&f);
+        return status;
+    }
     conf_host_check(&f, false, &err);
     return finish(&f, words[0], check_options(&f, plugins, &err));
 }
@@ -54,10 +57,12 @@ int cmd_config(int argc, char **argv)
     if (defaults) {
         conf_defaults(&text);
     } else {
-        if (conf_load(words[0], &f, &err) < 0)
-            return check_print(&f, &err);
-        conf_dump(&f, &text);
+        int status = conf_load(words[0], &f, &err) < 0 ? check_print(&f, &err) : CLI_OK;
+        if (status == CLI_OK)
+            conf_dump(&f, &text);
         conf_finish(&f);
+        if (status != CLI_OK)
+            return status;
     }
     fputs(buf_cstr(&text), stdout);
     buf_finish(&text);
