@@ -7,10 +7,10 @@
 
 #include <unistd.h>
 
-static void enter(struct hub *h, enum drain_phase phase)
+static void enter(struct hub *h, enum drain_phase phase, uint64_t now_ns)
 {
     h->drain.phase = phase;
-    h->drain.since_ns = clock_now_ns();
+    h->drain.since_ns = now_ns;
 }
 
 void drain_begin(struct hub *h, uint64_t deadline_ns)
@@ -23,7 +23,7 @@ void drain_begin(struct hub *h, uint64_t deadline_ns)
     }
     bool serving = h->state == WS_READY || h->state == WS_DEGRADED;
     d->deadline_ns = deadline_ns;
-    enter(h, DRAIN_GRANTS);
+    enter(h, DRAIN_GRANTS, clock_now_ns());
     hub_set_state(h, WS_DRAINING, "");
     slots_close(&h->slots, true);
     LOGI("draining: %u in flight", h->in_flight);
@@ -45,11 +45,11 @@ void drain_turn(struct hub *h)
     if (d->phase == DRAIN_GRANTS &&
         (slots_granted(&h->slots) == 0 || spent > DRAIN_GRANTS_MS * NS_PER_MS)) {
         hub_call(h, CALL_DRAIN, d->deadline_ns);
-        enter(h, DRAIN_WORK);
+        enter(h, DRAIN_WORK, now);
     }
     if (d->phase == DRAIN_WORK && h->in_flight > 0 && now >= d->deadline_ns) {
         LOGW("drain: the time is over; %u requests are cancelled", h->in_flight);
-        enter(h, DRAIN_CANCEL);
+        enter(h, DRAIN_CANCEL, now);
         cancel_all(h);
     }
     bool late = d->phase == DRAIN_CANCEL && now - d->since_ns > DRAIN_CANCEL_MS * NS_PER_MS;
@@ -57,7 +57,7 @@ void drain_turn(struct hub *h)
         LOGE("drain: the plugin did not end %u cancelled requests", h->in_flight);
     if ((d->phase == DRAIN_WORK || d->phase == DRAIN_CANCEL) && (h->in_flight == 0 || late)) {
         hub_call(h, CALL_STOP, 0);
-        enter(h, DRAIN_STOP);
+        enter(h, DRAIN_STOP, now);
     }
     if (d->phase == DRAIN_STOP && now - d->since_ns > DRAIN_STOP_MS * NS_PER_MS) {
         LOGE("drain: unload() and destroy() did not return in %d s", DRAIN_STOP_MS / 1000);
