@@ -26,7 +26,8 @@ static void tell_replica(struct member *m, enum wire_status state, const char *t
 static void on_frame(struct link *l, struct wire_frame *f);
 static void on_closed(struct link *l, const struct err *err);
 static void on_free(struct link *l);
-static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o);
+static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o,
+                  bool known);
 static void forget(struct member *m);
 static void bury_later(struct control *c, uint64_t child_id);
 
@@ -101,15 +102,17 @@ void member_died(struct control *c, const struct wire_died *d, int own_page)
     close(own_page);
     if (page) {
         struct obituary *o = xcalloc(1, sizeof *o);
+        // Folded already: by the control before this one, which did not live to bury it.
+        bool known = atomic_load(&page->folded);
         obituary_read(o, page, d, m ? m->killed_why : "");
-        mourn(c, d, o);
-        xfree(o);
+        mourn(c, d, o, known);
+        if (!known && d->restart_in_ms >= 0)
+            control_count_restart(c, d->name);
         metrics_fold(c->fold, page);
         page_unmap(page);
+        xfree(o);
     }
     bury_later(c, d->child_id);
-    if (d->restart_in_ms >= 0)
-        control_count_restart(c, d->name);
     if (m)
         forget(m);
     control_changed(c);
@@ -284,11 +287,12 @@ static bool is_quiet_end(const struct wire_died *d)
     return d->restart_in_ms == -2 && d->signal == 0 && d->status == 0;
 }
 
-static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o)
+static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o,
+                  bool known)
 {
     struct replica *r = d->role == ROLE_WORKER ? control_replica(c, d->name) : NULL;
     bool quiet = is_quiet_end(d);
-    if (!quiet)
+    if (!quiet && !known)
         obituary_log(o);
     if (!r || (r->member && r->member->child_id != d->child_id))
         return;
