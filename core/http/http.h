@@ -144,7 +144,8 @@ void http_reply_error(struct http_msg *m, int code, const char *text, const char
                       const char *request_id, int retry_after_s);
 // After head: cuts the answer so that the client sees it is incomplete (aborted chunking, reset).
 void http_reply_abort(struct http_msg *m);
-// Resets the connection at once and drops what its client has not taken. on_gone comes before it returns.
+// Resets the connection at once and drops what its client has not taken; on_gone comes before it
+// returns.
 void http_reply_cut(struct http_msg *m);
 bool http_reply_started(const struct http_msg *m);   // head was given
 size_t http_reply_pending(const struct http_msg *m); // bytes not yet taken by the socket
