@@ -60,6 +60,10 @@ void slots_want(struct slots *s, uint32_t peer, uint32_t count, uint64_t deadlin
     if (!waits || urgent < p->urgent_ns)
         p->urgent_ns = urgent;
     p->want = count;
+    if (count == 0) { // nothing waits there: what it was lent may be asked back at once
+        p->credit = 0;
+        p->quiet_ns = now;
+    }
 }
 
 bool slots_give(struct slots *s, uint32_t peer, uint32_t count, uint64_t now)
@@ -81,17 +85,31 @@ void slots_close(struct slots *s, bool closed)
     s->closed = closed;
 }
 
-static struct slots_peer *most_urgent(struct slots *s)
+static bool wants(const struct slots_peer *p)
 {
+    return p->on && p->want > 0;
+}
+
+// The next of those whose turn it is, by smooth weighted round robin.
+static struct slots_peer *next_want(struct slots *s)
+{
+    uint64_t earliest = UINT64_MAX;
+    for (uint32_t i = 0; i < s->top; i++)
+        if (wants(&s->peers[i]) && s->peers[i].urgent_ns < earliest)
+            earliest = s->peers[i].urgent_ns;
     struct slots_peer *best = NULL;
+    int64_t total = 0;
     for (uint32_t i = 0; i < s->top; i++) {
         struct slots_peer *p = &s->peers[i];
-        if (!p->on || p->want == 0)
+        if (!wants(p) || p->urgent_ns - earliest > SLOTS_TIE_NS)
             continue;
-        if (!best || p->urgent_ns < best->urgent_ns ||
-            (p->urgent_ns == best->urgent_ns && p->served < best->served))
+        p->credit += p->want;
+        total += p->want;
+        if (!best || p->credit > best->credit)
             best = p;
     }
+    if (best)
+        best->credit -= total;
     return best;
 }
 
@@ -104,10 +122,10 @@ static void lend(struct slots *s, struct slots_peer *p, uint32_t *granted, uint3
 
 static void serve_wants(struct slots *s, uint64_t now, uint32_t *granted)
 {
-    for (struct slots_peer *p; s->free > 0 && (p = most_urgent(s));) {
+    for (struct slots_peer *p; s->free > 0 && (p = next_want(s));) {
         lend(s, p, granted, 1);
-        p->want--;
-        p->served = ++s->n_grants;
+        if (--p->want == 0)
+            p->credit = 0;
         p->quiet_ns = now + SLOTS_SETTLE_NS;
     }
 }

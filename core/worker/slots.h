@@ -6,11 +6,13 @@
  * Law     free + sum(granted[i] + used[i]) == cap, always. So no more than cap requests are ever
  *         here, however many ingresses there are.
  * Policy  a free slot goes to the want with the earliest deadline; a want without one counts as
- *         SLOTS_PATIENCE_NS after it was said, so it grows more urgent and nobody starves. What
+ *         SLOTS_PATIENCE_NS after it was said, so it grows more urgent and nobody starves. Wants
+ *         within SLOTS_TIE_NS of the earliest share by how much each still wants (a smooth weighted
+ *         round robin), so that those who ask together wait equally long. What
  *         nobody wants is lent evenly in advance, cap / peers each; the remainder stays free for
  *         whoever asks. While somebody wants and nothing is free, unused grants are asked back:
  *         those lent in advance at once, those that were wanted after SLOTS_SETTLE_NS (a SUBMIT is
- *         on its way), and who gave back less than asked is left alone for SLOTS_QUIET_NS.
+ *         on its way) unless the ingress says that it wants nothing any more, and who gave back less than asked is left alone for SLOTS_QUIET_NS.
  * Bounds  SLOTS_PEERS ingresses.
  * Pure    a decider: no clock, no I/O, no allocation. slots_decide says what to send and has
  *         already entered it in the book.
@@ -21,6 +23,7 @@
 
 enum { SLOTS_PEERS = 128 };
 #define SLOTS_PATIENCE_NS 60000000000ull
+#define SLOTS_TIE_NS      10000000ull
 #define SLOTS_SETTLE_NS   1000000ull
 #define SLOTS_QUIET_NS    10000000ull
 
@@ -33,14 +36,13 @@ struct slots_peer {
     uint32_t want;    // at least so many wait there
     uint64_t urgent_ns; // deadline that stands for all of `want`
     uint64_t quiet_ns;  // nothing is asked back before
-    uint64_t served;    // when it last got a wanted slot, in grants: breaks ties
+    int64_t credit;     // of the round robin, in wants; 0 while it wants nothing
 };
 
 struct slots {
     uint32_t cap, free;
     uint32_t top; // peers[0, top) may be in use
     bool closed;  // nothing is lent, everything is asked back
-    uint64_t n_grants;
     uint64_t again_ns; // decide again then, if nothing happens before; 0: no need
     struct slots_peer peers[SLOTS_PEERS];
 };
