@@ -47,13 +47,21 @@ def said(s, text):
         (400, "GET http://b/step/ HTTP/1.1\r\n" + END),
         (400, "GET /step/ HTTP/1.1\nHost: a\n\n"),
         (400, "GET /step/ HTTP/1.1\r\nX: a\r\n b\r\n" + END),
-        (400, "POST /step/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n" + END),
+        (
+            400,
+            "POST /step/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n"
+            + END,
+        ),
         (400, "POST /step/ HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n" + END),
         (400, "POST /step/ HTTP/1.1\r\nContent-Length: 1, 1\r\n" + END),
         (400, "POST /step/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + END + "x\r\n"),
         (405, "TRACE /step/ HTTP/1.1\r\n" + END),
         (405, "CONNECT a:1 HTTP/1.1\r\n" + END),
-        (415, "POST /step/ HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n" + END),
+        (
+            415,
+            "POST /step/ HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n"
+            + END,
+        ),
         (417, "POST /step/ HTTP/1.1\r\nExpect: more\r\nContent-Length: 1\r\n" + END),
         (505, "GET /step/ HTTP/2.0\r\n" + END),
     ],
@@ -119,7 +127,9 @@ def test_byte_by_byte(s):
     with Raw(s.port) as c:
         c.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         body = "3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\nTrailer: t\r\n\r\n"
-        for byte in "POST /step/p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + END + body:
+        for byte in (
+            "POST /step/p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + END + body
+        ):
             c.send(byte)
         assert json.loads(c.answer().body)["body_len"] == 7
         assert c.get("/step/").status == 200
@@ -127,7 +137,10 @@ def test_byte_by_byte(s):
 
 def test_continue(s):
     with Raw(s.port) as c:
-        c.send("POST /step/ HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n" + END)
+        c.send(
+            "POST /step/ HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n"
+            + END
+        )
         assert c.head()[0] == 100
         c.send("abc")
         assert json.loads(c.answer().body)["body_len"] == 3
@@ -135,7 +148,10 @@ def test_continue(s):
 
 def test_no_continue_for_a_body_that_is_too_large(s):
     with Raw(s.port) as c:
-        c.send("POST /step/ HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 6000\r\n" + END)
+        c.send(
+            "POST /step/ HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 6000\r\n"
+            + END
+        )
         assert c.answer().status == 413
         assert c.ended()
 
@@ -201,7 +217,11 @@ def test_websocket_frames(ws):
 
 @pytest.mark.parametrize(
     "code, opcode, payload",
-    [(1007, 1, b"a\xff"), (1002, 0, b"nothing to continue"), (1002, 3, b"no such kind")],
+    [
+        (1007, 1, b"a\xff"),
+        (1002, 0, b"nothing to continue"),
+        (1002, 3, b"no such kind"),
+    ],
 )
 def test_websocket_that_breaks_the_rules(ws, code, opcode, payload):
     with open_websocket(ws) as c:
@@ -214,6 +234,7 @@ def test_websocket_of_another_version(ws):
     answer, _ = said(
         ws,
         "GET /wsecho/ HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" + END,
+        "Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        + END,
     )
     assert (answer.status, answer.headers["sec-websocket-version"]) == (426, "13")
