@@ -47,7 +47,7 @@ struct ingress {
     uint32_t told_in_flight;
     bool booted, draining, stopping, ended;
     uint64_t deadline_ns; // of the drain
-    uv_timer_t alone, tick, drain, orphan;
+    uv_timer_t alone, tick, drain, orphan, sweep;
     int exit_code;
 };
 
@@ -76,6 +76,7 @@ static void listen_if_ready(struct ingress *i);
 static void set_state(struct ingress *i, enum wire_status state);
 static void tell_state(struct ingress *i);
 static void drain(struct ingress *i, uint64_t deadline_ns, bool stopping);
+static void on_sweep(uv_timer_t *t);
 static void on_drain_over(uv_timer_t *t);
 static void on_last_moment(uv_timer_t *t);
 static void on_http_idle(void *ctx);
@@ -120,7 +121,8 @@ static int start(struct ingress *i, const char *name, struct err *err)
     uv_timer_init(&i->loop, &i->tick);
     uv_timer_init(&i->loop, &i->drain);
     uv_timer_init(&i->loop, &i->orphan);
-    i->alone.data = i->tick.data = i->drain.data = i->orphan.data = i;
+    uv_timer_init(&i->loop, &i->sweep);
+    i->alone.data = i->tick.data = i->drain.data = i->orphan.data = i->sweep.data = i;
     uv_timer_start(&i->tick, on_tick, INGRESS_TICK_MS, INGRESS_TICK_MS);
     if (inflight_init(&i->inflight, &i->loop, &i->turn, i->page) < 0)
         return err_set(err, SV_E_INTERNAL, "no timer");
@@ -152,6 +154,7 @@ static void finish(struct ingress *i)
     uv_close((uv_handle_t *)&i->alone, NULL);
     uv_close((uv_handle_t *)&i->tick, NULL);
     uv_close((uv_handle_t *)&i->drain, NULL);
+    uv_close((uv_handle_t *)&i->sweep, NULL);
     uv_close((uv_handle_t *)&i->orphan, NULL);
     turn_close(&i->turn);
     uv_run(&i->loop, UV_RUN_DEFAULT);
@@ -499,7 +502,16 @@ static void drain(struct ingress *i, uint64_t deadline_ns, bool stopping)
     set_state(i, WS_DRAINING);
     if (first)
         http_server_drain(i->front.server, on_http_idle);
-    if (i->stopping && i->front.server)
+    if (i->stopping && !i->ended)
+        uv_timer_start(&i->sweep, on_sweep, 0, INGRESS_SWEEP_MS);
+}
+
+// A stop waits for no idle connection, nor for one that becomes idle after an answer that had begun
+// before and so could not say `Connection: close`.
+static void on_sweep(uv_timer_t *t)
+{
+    struct ingress *i = t->data;
+    if (i->front.server)
         http_server_close_idle(i->front.server);
 }
 
@@ -537,6 +549,8 @@ static void end(struct ingress *i, int exit_code)
     if (i->ended)
         return;
     i->ended = true;
+    uv_timer_stop(&i->sweep);
+    uv_timer_stop(&i->drain);
     i->exit_code = exit_code;
     if (i->booted && i->front.server)
         http_server_destroy(i->front.server, on_server_free);

@@ -12,6 +12,11 @@
  *          STOP (the server ends): the same, but new requests are refused and idle connections closed
  *          at once. After the supervisor's end it serves on for orphan_timeout_s, then stops.
  */
-enum { INGRESS_ALONE_MS = 200, INGRESS_TICK_MS = 1000, INGRESS_LAST_MS = 500 };
+enum {
+    INGRESS_ALONE_MS = 200, // from BOOT to the last good snapshot
+    INGRESS_TICK_MS = 1000, // heartbeat
+    INGRESS_SWEEP_MS = 50,  // a stop closes what has become idle
+    INGRESS_LAST_MS = 500,  // for the last bytes after a drain's deadline
+};
 
 int ingress_main(const char *name); // of its spec; the exit code

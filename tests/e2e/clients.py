@@ -53,9 +53,13 @@ class Raw:
 
     def head(self):
         """Status and headers alone; then chunks() or events()."""
-        return read_head(self.file)
+        status, self.answer_headers = read_head(self.file)
+        return status, self.answer_headers
 
     def chunks(self):
+        """The pieces of the body; a short one is one piece with a length."""
+        if "content-length" in self.answer_headers:
+            return iter([self.file.read(int(self.answer_headers["content-length"]))])
         return read_chunks(self.file)
 
     def events(self):

@@ -192,10 +192,10 @@ static void close_end(struct end *e)
     e->fd = -1;
 }
 
-static void send_snapshot(const char *members)
+// `members`: JSON in the place of the usual last ones.
+static void put_snapshot(struct buf *json, const char *members)
 {
-    struct buf json = {0};
-    buf_printf(&json,
+    buf_printf(json,
                "{\"version\":1,\"apps\":[{\"name\":\"app\",\"deployment\":\"dep\","
                "\"route_prefix\":\"/app\",\"workers\":[\"app/dep/0\",\"app/dep/1\"],"
                "\"max_ongoing_requests\":8,\"max_body_bytes\":1048576,"
@@ -204,6 +204,12 @@ static void send_snapshot(const char *members)
                members ? "," : ",\"status\":\"RUNNING\",\"message\":\"\",\"stream_in\":false,"
                                "\"retry_safe\":false,\"max_queued_requests\":2",
                members ? members : "");
+}
+
+static void send_snapshot(const char *members)
+{
+    struct buf json = {0};
+    put_snapshot(&json, members);
     SAY(&w.control, snapshot, 0, 0, .version = 1, .json = {buf_head(&json), buf_len(&json)});
     buf_finish(&json);
 }
@@ -358,10 +364,15 @@ static void assert_has(const char *text, const char *part)
 
 static void say_ok(int worker, uint64_t id, const char *text)
 {
-    struct end *e = &w.worker[worker];
-    SAY(e, head, id, 0, .status = 200, .content_length = -1, .content_type = "text/plain");
-    say_raw(e, WIRE_data, id, 0, text, strlen(text));
-    SAY(e, end, id, 0, .code = 0, .text = "");
+    struct buf b = {0}; // in one piece, so that the length is known when the head is written
+    wire_put_head(&b, id, 0,
+                  &(struct wire_head){.status = 200,
+                                      .content_length = -1,
+                                      .content_type = "text/plain",
+                                      .headers = {"", 0}});
+    wire_put_raw(&b, WIRE_data, id, 0, text, strlen(text));
+    wire_put_end(&b, id, 0, &(struct wire_end){.text = "", .notes = {"", 0}});
+    send_fds(&w.worker[worker], &b, NULL, 0);
 }
 
 /* ---- tests ---- */
@@ -871,6 +882,28 @@ static void drained_by_control(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+// An answer that had begun before the stop could not announce the end of its connection.
+static void stopped_in_mid_answer(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
+    grant(0, 1);
+    int fd = client("GET /app HTTP/1.1\r\nhost: x\r\n\r\n");
+    uint64_t id;
+    expect_submit(&w.worker[0], &id);
+    SAY(&w.worker[0], head, id, 0, .status = 200, .content_length = -1,
+        .content_type = "text/event-stream");
+    say_raw(&w.worker[0], WIRE_data, id, 0, "data: 1\n\n", 9);
+    answer(fd, "data: 1");
+    SAY(&w.supervisor, stop, 0, 0, .grace_ms = 5000);
+    usleep(QUIET_MS * 1000);
+    SAY(&w.worker[0], end, id, 0, .code = 0, .text = "");
+    assert_has(answer(fd, NULL), "0\r\n\r\n");
+    int status = wait_end(2000); // long before the deadline
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void stopped(void **state)
 {
     (void)state;
@@ -883,7 +916,7 @@ static void stopped(void **state)
     uint64_t id;
     expect_submit(&w.worker[0], &id);
     SAY(&w.supervisor, stop, 0, 0, .grace_ms = 300);
-    answer(idle, NULL); // closed at once
+    assert_string_equal(answer(idle, NULL), ""); // closed at once
     const char *text = answer(fd, NULL);
     assert_has(text, "HTTP/1.1 503");
     assert_has(text, "shutting down");
@@ -894,21 +927,20 @@ static void stopped(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-// Control comes, leaves its snapshot, and is away at the next start.
+// Control has left its snapshot and is away.
 static void without_control(void **state)
 {
     (void)state;
-    begin(NULL, NULL, true);
-    char file[128], kept[128];
-    snprintf(file, sizeof file, "%s/snapshot.json", w.state_dir);
-    snprintf(kept, sizeof kept, "/tmp/serve_ingress.kept.%d", (int)getpid());
-    for (int i = 0; i < WAIT_MS && access(file, R_OK) < 0; i++)
-        usleep(1000);
-    assert_int_equal(rename(file, kept), 0);
-    assert_int_equal(finish(NULL), 0);
     begin(NULL, NULL, false);
-    snprintf(file, sizeof file, "%s/snapshot.json", w.state_dir);
-    assert_int_equal(rename(kept, file), 0);
+    char path[128];
+    snprintf(path, sizeof path, "%s/snapshot.json", w.state_dir);
+    struct buf json = {0};
+    put_snapshot(&json, NULL);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(buf_head(&json), 1, buf_len(&json), f), buf_len(&json));
+    fclose(f);
+    buf_finish(&json);
     int fd = get("/-/routes"); // waits in the backlog until the ingress accepts
     assert_has(answer(fd, NULL), "{\"/app\":\"app\"}");
 }
@@ -934,6 +966,7 @@ int main(void)
         cmocka_unit_test_teardown(websocket, finish),
         cmocka_unit_test_teardown(drained_by_control, finish),
         cmocka_unit_test_teardown(stopped, finish),
+        cmocka_unit_test_teardown(stopped_in_mid_answer, finish),
         cmocka_unit_test_teardown(without_control, finish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
