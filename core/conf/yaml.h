@@ -68,7 +68,7 @@ struct yaml_node *yaml_merge(struct arena *arena, struct yaml_node *base, struct
 const char *yaml_kind_text(const struct yaml_node *node);      // "a list"
 void yaml_json(const struct yaml_node *node, struct buf *out); // .inf and .nan become null
 
-// A list or mapping as YAML, block style, `indent` spaces deep. Secrets are written '***'.
+// A list or mapping as YAML, block style, `indent` spaces deep. Secrets are written "***".
 void yaml_write(const struct yaml_node *node, unsigned indent, struct buf *out);
 // A text so that it reads back as the same text: plain where that is possible, else quoted.
 void yaml_write_text(const char *text, struct buf *out);

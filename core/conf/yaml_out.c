@@ -101,7 +101,7 @@ void yaml_write_text(const char *text, struct buf *out)
 static void write_scalar(const struct yaml_node *node, struct buf *out)
 {
     if (node->secret) {
-        buf_puts(out, "'***'");
+        buf_puts(out, "\"***\""); // as yaml_write_text would
         return;
     }
     switch (node->kind) {
