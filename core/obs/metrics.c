@@ -19,18 +19,24 @@ const double metrics_bounds[] = {
 };
 const uint32_t metrics_n_bounds = ARRAY_LEN(metrics_bounds);
 _Static_assert(ARRAY_LEN(metrics_bounds) <= PAGE_BUCKETS, "a page has room for the bounds");
+static const double size_bounds[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
 
 static const struct core_metric {
     const char *id, *name, *help;
-    uint32_t kind;
+    uint32_t kind, n_bounds;
+    const double *bounds;
 } core_metrics[M_COUNT] = {
-#define COUNTER(id, name, help)   [M_##id] = {#id, name, help, PM_COUNTER},
-#define GAUGE(id, name, help)     [M_##id] = {#id, name, help, PM_GAUGE},
-#define HISTOGRAM(id, name, help) [M_##id] = {#id, name, help, PM_HISTOGRAM},
+#define COUNTER(id, name, help) [M_##id] = {#id, name, help, PM_COUNTER, 0, NULL},
+#define GAUGE(id, name, help)   [M_##id] = {#id, name, help, PM_GAUGE, 0, NULL},
+#define HISTOGRAM(id, name, help)                                                                  \
+    [M_##id] = {#id, name, help, PM_HISTOGRAM, ARRAY_LEN(metrics_bounds), metrics_bounds},
+#define SIZES(id, name, help)                                                                      \
+    [M_##id] = {#id, name, help, PM_HISTOGRAM, ARRAY_LEN(size_bounds), size_bounds},
 #include "obs/metrics.def"
 #undef COUNTER
 #undef GAUGE
 #undef HISTOGRAM
+#undef SIZES
 };
 
 /*
@@ -134,10 +140,8 @@ struct page_metric *metrics_get(struct page *p, uint32_t kind, const char *name,
 struct page_metric *metrics_core(struct page *p, enum metrics_id id, const char *labels)
 {
     const struct core_metric *c = &core_metrics[id];
-    bool histogram = c->kind == PM_HISTOGRAM;
     uint32_t kind = id == M_dropped_metrics ? PM_DROPPED : c->kind;
-    return metrics_get(p, kind, c->name, labels, c->help, histogram ? metrics_bounds : NULL,
-                       histogram ? metrics_n_bounds : 0);
+    return metrics_get(p, kind, c->name, labels, c->help, c->bounds, c->n_bounds);
 }
 
 // The form of one character of a label's value; *len bytes of s are used.
@@ -234,7 +238,7 @@ void metrics_doc(struct buf *out)
     for (size_t i = 0; i < ARRAY_LEN(core_metrics); i++)
         buf_printf(out, "| %s | %s | %s |\n", core_metrics[i].name, kinds[core_metrics[i].kind],
                    core_metrics[i].help);
-    buf_puts(out, "\nBuckets of the histograms:");
+    buf_puts(out, "\nBuckets of the histograms in seconds:");
     for (uint32_t i = 0; i < metrics_n_bounds; i++)
         buf_printf(out, "%s %g", i ? "," : "", metrics_bounds[i]);
     buf_puts(out, ".\n");

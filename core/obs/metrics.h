@@ -24,10 +24,12 @@ enum metrics_id {
 #define COUNTER(id, name, help)   M_##id,
 #define GAUGE(id, name, help)     M_##id,
 #define HISTOGRAM(id, name, help) M_##id,
+#define SIZES(id, name, help)     M_##id,
 #include "obs/metrics.def"
 #undef COUNTER
 #undef GAUGE
 #undef HISTOGRAM
+#undef SIZES
     M_COUNT,
 };
 
