@@ -20,6 +20,7 @@ enum { RETRY_AFTER_MAX_S = 60 };
 static struct peer *choose(struct dispatch *d, const struct request *r);
 static void submit(struct request *r, struct peer *p);
 static void want(struct dispatch *d);
+static void want_nothing(struct dispatch *d);
 static void set_text(char **text, const char *to);
 static bool same(const char *a, const char *b);
 static void set_ongoing(struct dispatch *d, struct peer *p);
@@ -199,7 +200,7 @@ void dispatch_done(struct dispatch *d)
 
 void dispatch_pump(struct dispatch *d)
 {
-    if (!d->queue.len)
+    if (!d->queue.len && !d->wanting)
         return;
     uint64_t now = clock_now_ns();
     struct queue_item *item;
@@ -214,6 +215,7 @@ void dispatch_pump(struct dispatch *d)
         count_drained(d, now);
         submit(r, p);
     }
+    want_nothing(d);
 }
 
 static struct peer *choose(struct dispatch *d, const struct request *r)
@@ -244,6 +246,15 @@ static void want(struct dispatch *d)
     uint64_t deadline_ns = queue_peek(&d->queue)->deadline_ns;
     for (uint32_t i = 0; i < d->n_peers; i++)
         peer_want(d->peers[i], d->queue.len, deadline_ns);
+    d->wanting = true;
+}
+
+// Each worker was told of all that waited: a slot that comes now would only be kept from others.
+static void want_nothing(struct dispatch *d)
+{
+    for (uint32_t i = 0; i < d->n_peers; i++)
+        peer_want_nothing(d->peers[i]);
+    d->wanting = false;
 }
 
 // What waits without hope is told so, rather than left to its deadline.

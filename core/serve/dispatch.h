@@ -5,7 +5,8 @@
  *
  * Rules    a request takes a grant at once when nobody waits, else it queues. A freed slot goes to the
  *          head of the queue in the same turn. When requests wait, every ready worker that has none of
- *          our WANT left gets one. Grants without need are given back when the worker asks.
+ *          our WANT left gets one, and a new one when twice as many wait; when none waits any more it
+ *          is taken back. Grants without need are given back when the worker asks.
  * Bounds   the queue's; workers PICK_MAX.
  * Life     made when a snapshot first names the application, kept over snapshots, closed when one
  *          names it no more, freed when its last request has left.
@@ -27,6 +28,7 @@ struct dispatch {
     struct inflight *all;
     char *name, *deployment, *prefix, *status, *message; // owned; prefix NULL: not exposed
     bool stream_in, retry_safe, closed;
+    bool wanting; // a worker may still have a WANT of ours
     uint64_t max_body_bytes;
     double grace_s;
     struct queue queue;

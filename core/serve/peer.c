@@ -68,11 +68,20 @@ bool peer_is_open(const struct peer *p) { return p->grants > 0 && peer_is_ready(
 
 void peer_want(struct peer *p, uint32_t count, uint64_t deadline_ns)
 {
-    if (p->want_left > 0 || !peer_is_ready(p))
+    if (!peer_is_ready(p) || (p->want_left > 0 && count < 2 * p->want_left))
         return;
     p->want_left = count;
     wire_put_want(&p->link.out, 0, 0,
                   &(struct wire_want){.count = count, .deadline_ns = deadline_ns});
+    link_kick(&p->link);
+}
+
+void peer_want_nothing(struct peer *p)
+{
+    if (p->want_left == 0 || p->dead)
+        return;
+    p->want_left = 0;
+    wire_put_want(&p->link.out, 0, 0, &(struct wire_want){.count = 0});
     link_kick(&p->link);
 }
 

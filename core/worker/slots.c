@@ -52,18 +52,28 @@ void slots_end(struct slots *s, uint32_t peer)
     p->taken = p->on || p->used > 0;
 }
 
+static void want_nothing(struct slots_peer *p, uint64_t now)
+{
+    p->want = p->more = 0;
+    p->credit = 0;
+    p->quiet_ns = now; // nothing waits there: what it was lent may be asked back at once
+}
+
 void slots_want(struct slots *s, uint32_t peer, uint32_t count, uint64_t deadline_ns, uint64_t now)
 {
     struct slots_peer *p = peer_at(s, peer);
-    bool waits = p->want > 0;
     uint64_t urgent = deadline_ns ? deadline_ns : now + SLOTS_PATIENCE_NS;
-    if (!waits || urgent < p->urgent_ns)
-        p->urgent_ns = urgent;
-    p->want = count;
-    if (count == 0) { // nothing waits there: what it was lent may be asked back at once
-        p->credit = 0;
-        p->quiet_ns = now;
+    if (count == 0) {
+        want_nothing(p, now);
+        return;
     }
+    if (p->want == 0 || urgent < p->urgent_ns)
+        p->urgent_ns = urgent;
+    if (p->want == 0 || count < p->want)
+        p->want = count;
+    if (p->more == 0)
+        p->more_urgent_ns = urgent;
+    p->more = count - p->want;
 }
 
 bool slots_give(struct slots *s, uint32_t peer, uint32_t count, uint64_t now)
@@ -120,12 +130,22 @@ static void lend(struct slots *s, struct slots_peer *p, uint32_t *granted, uint3
     granted[p - s->peers] += n;
 }
 
+static void took_wanted(struct slots_peer *p)
+{
+    if (--p->want > 0)
+        return;
+    p->want = p->more;
+    p->urgent_ns = p->more_urgent_ns;
+    p->more = 0;
+    if (p->want == 0)
+        p->credit = 0;
+}
+
 static void serve_wants(struct slots *s, uint64_t now, uint32_t *granted)
 {
     for (struct slots_peer *p; s->free > 0 && (p = next_want(s));) {
         lend(s, p, granted, 1);
-        if (--p->want == 0)
-            p->credit = 0;
+        took_wanted(p);
         p->quiet_ns = now + SLOTS_SETTLE_NS;
     }
 }
@@ -150,7 +170,7 @@ static uint32_t missing(const struct slots *s)
 {
     uint64_t want = 0, coming = 0;
     for (uint32_t i = 0; i < s->top; i++) {
-        want += s->peers[i].want;
+        want += (uint64_t)s->peers[i].want + s->peers[i].more;
         coming += s->peers[i].asked ? s->peers[i].granted : 0;
     }
     if (s->closed)

@@ -12,7 +12,8 @@
  *         nobody wants is lent evenly in advance, cap / peers each; the remainder stays free for
  *         whoever asks. While somebody wants and nothing is free, unused grants are asked back:
  *         those lent in advance at once, those that were wanted after SLOTS_SETTLE_NS (a SUBMIT is
- *         on its way) unless the ingress says that it wants nothing any more, and who gave back less than asked is left alone for SLOTS_QUIET_NS.
+ *         on its way) unless the ingress says that nothing waits there any more, and who gave back
+ *         less than asked is left alone for SLOTS_QUIET_NS.
  * Bounds  SLOTS_PEERS ingresses.
  * Pure    a decider: no clock, no I/O, no allocation. slots_decide says what to send and has
  *         already entered it in the book.
@@ -28,21 +29,23 @@ enum { SLOTS_PEERS = 128 };
 #define SLOTS_QUIET_NS    10000000ull
 
 struct slots_peer {
-    bool on;          // linked
-    bool taken;       // this entry is in use: linked, or gone with requests still here
-    bool asked;       // a recall is under way
-    uint32_t granted; // lent, not used
-    uint32_t used;    // requests here
-    uint32_t want;    // at least so many wait there
+    bool on;            // linked
+    bool taken;         // this entry is in use: linked, or gone with requests still here
+    bool asked;         // a recall is under way
+    uint32_t granted;   // lent, not used
+    uint32_t used;      // requests here
+    uint32_t want;      // at least so many wait there
     uint64_t urgent_ns; // deadline that stands for all of `want`
-    uint64_t quiet_ns;  // nothing is asked back before
-    int64_t credit;     // of the round robin, in wants; 0 while it wants nothing
+    uint32_t more;      // said later: wait there behind them, until their turn comes as a whole
+    uint64_t more_urgent_ns;
+    uint64_t quiet_ns; // nothing is asked back before
+    int64_t credit;    // of the round robin, in wants; 0 while it wants nothing
 };
 
 struct slots {
     uint32_t cap, free;
-    uint32_t top; // peers[0, top) may be in use
-    bool closed;  // nothing is lent, everything is asked back
+    uint32_t top;      // peers[0, top) may be in use
+    bool closed;       // nothing is lent, everything is asked back
     uint64_t again_ns; // decide again then, if nothing happens before; 0: no need
     struct slots_peer peers[SLOTS_PEERS];
 };
@@ -58,7 +61,8 @@ void slots_leave(struct slots *s, uint32_t peer);  // its grants are free at onc
 bool slots_submit(struct slots *s, uint32_t peer); // false: it holds no grant
 void slots_end(struct slots *s, uint32_t peer);    // a request of it is over, also after its leave
 void slots_want(struct slots *s, uint32_t peer, uint32_t count, uint64_t deadline_ns, uint64_t now);
-bool slots_give(struct slots *s, uint32_t peer, uint32_t count, uint64_t now); // false: more than it held
+bool slots_give(struct slots *s, uint32_t peer, uint32_t count,
+                uint64_t now);                  // false: more than it held
 void slots_close(struct slots *s, bool closed); // drain, or not healthy
 
 // At most one grant and one recall for each peer: room for 2 * SLOTS_PEERS. How many were written.

@@ -65,6 +65,7 @@ def test_every_cancel_arrives_and_nothing_leaks(tmp_path):
             done += n
             if flat is None and done - first >= STREAMS // 5:
                 settle(ledger, done)
+                time.sleep(0.5)  # the last connections close
                 flat = {pid: (rss_bytes(pid), fd_count(pid)) for pid in server.pids()}
         settle(ledger, done)
         took = time.monotonic() - start
@@ -90,6 +91,7 @@ def test_every_cancel_arrives_and_nothing_leaks(tmp_path):
             "given": grew("salver_requests_given_total"),
             "cancelled": grew("salver_requests_cancelled_total"),
         }
+        time.sleep(0.5)
         outcomes = after.by("salver_requests_total", "outcome", application="streams")
         growth = {
             pid: (rss_bytes(pid) - rss, fd_count(pid) - fds) for pid, (rss, fds) in flat.items()
