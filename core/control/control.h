@@ -4,10 +4,10 @@
  * control - desired state and what became of it. Reads one file, asks the supervisor for the
  * processes it needs, tells every ingress the routes, writes obituaries, answers `salver status`.
  *
- * May die at any time: nobody waits for it on a request's way. The first control (generation 0) loads
- * FILE and copies it to <state>/accepted.yaml, and what the inspections said to <state>/probes.json;
- * a later one reads these, never FILE or the plugins, asks the supervisor what runs (LIST), and adopts
- * it. It says nothing to the ingresses before it knows as much as the one before it did.
+ * May die at any time: nobody waits for it on a request's way. The first control loads FILE and
+ * copies it to <state>/accepted.yaml, and what the inspections said to <state>/probes.json; a later
+ * one reads these, never FILE or the plugins, asks the supervisor what runs (LIST), and adopts it.
+ * (The supervisor starts with these files gone: they belong to one life of a server.) It says nothing to the ingresses before it knows as much as the one before it did.
  *
  * Parts   probe (plugins looked at), numbers, orders (texts of specs and snapshot), member (channels to
  *         the other processes), replica (states), obituary, status, admin (the socket), swap (SIGHUP).

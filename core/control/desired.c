@@ -58,7 +58,7 @@ void desired_start(struct control *c)
     }
     struct buf text = {0};
     cJSON *probes = NULL;
-    if (c->generation > 0 && read_state(c, "probes.json", &text, NULL) == 0)
+    if (read_state(c, "probes.json", &text, NULL) == 0)
         probes = cJSON_Parse(buf_cstr(&text));
     for (uint32_t i = 0; i < c->n_deploys; i++) {
         struct deploy *d = &c->deploys[i];
@@ -184,16 +184,16 @@ static int read_orders(struct control *c, struct bytes orders, struct err *err)
     return 0;
 }
 
-// The first control reads FILE and keeps a copy; the others read the copy under FILE's name, so
-// that relative paths and messages stay what they were.
+// FILE is read once and copied when it is accepted. A later control reads the copy under FILE's name,
+// so that relative paths and messages stay what they were.
 static int load_file(struct control *c, struct err *err)
 {
     struct buf text = {0};
-    int rc = c->generation == 0 ? read_path(c->orders.file, &text, err)
-                                : read_state(c, "accepted.yaml", &text, err);
+    bool accepted = read_state(c, "accepted.yaml", &text, NULL) == 0;
+    int rc = accepted ? 0 : read_path(c->orders.file, &text, err);
     if (rc == 0)
         rc = conf_load_bytes(c->orders.file, buf_cstr(&text), buf_len(&text), &c->conf, err);
-    if (rc == 0 && c->generation == 0)
+    if (rc == 0 && !accepted)
         rc = desired_write(c, "accepted.yaml", buf_head(&text), buf_len(&text), err);
     buf_finish(&text);
     return rc;
@@ -245,16 +245,10 @@ static void make_deploys(struct control *c)
     }
 }
 
-// Versions go on where the control before this one stopped; the first one starts anew.
+// Versions go on where the control before this one stopped.
 static void recall_version(struct control *c)
 {
     struct buf text = {0};
-    if (c->generation == 0) {
-        char *path = xasprintf("%s/snapshot.json", c->state_dir);
-        unlink(path); // of another server's life: its routes are not ours
-        xfree(path);
-        return;
-    }
     if (read_state(c, "snapshot.json", &text, NULL) == 0) {
         cJSON *j = cJSON_Parse(buf_cstr(&text));
         const cJSON *version = cJSON_GetObjectItemCaseSensitive(j, "version");

@@ -95,6 +95,17 @@ static void start_logging(void)
     log_init(&c);
 }
 
+// What the controls of an earlier server left for their successors is not for ours.
+static void forget_last_life(const char *state_dir)
+{
+    static const char *const names[] = {"accepted.yaml", "probes.json", "snapshot.json"};
+    char path[SUPERVISOR_EXE_MAX];
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", state_dir, names[i]);
+        unlink(path);
+    }
+}
+
 // Port 0 became a real one: control's status names it.
 static void tell_port(uint16_t port)
 {
@@ -123,6 +134,7 @@ static int open_all(struct supervisor *s, const struct args *a, struct err *err)
         return rc;
     if ((s->lock_fd = lock_take(s->state_dir, err)) < 0)
         return s->lock_fd;
+    forget_last_life(s->state_dir);
     rc = listeners_open(&s->listeners, s->host, (uint16_t)a->port, (uint32_t)a->ingress, err);
     if (rc < 0)
         return rc;
