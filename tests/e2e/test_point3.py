@@ -19,6 +19,7 @@ from harness import (
 REQUESTS = size(600, 10000)
 BURST = 100
 INGRESSES = 4
+UNFAIR = size(3, 1.5)  # mean waits of two ingresses; a few bursts on a busy machine say little
 IDLE_WHILE_WAITED_S = 0.002  # p99
 
 
@@ -101,11 +102,13 @@ def test_one_at_a_time_and_never_idle(tmp_path):
             ("one_ingress", [BURST, 0, 0, 0], 1),
             ("all_ingresses", [BURST // 4] * 4, 10**6),
         ):
-            sockets, owner = [], {}
+            mixed = []
             for pid, n in zip(ingresses, sockets_of):
-                for s in server.connections_to(pid, n) if n else []:
-                    owner[len(sockets)] = pid
-                    sockets.append(s)
+                opened = server.connections_to(pid, n) if n else []
+                mixed += [(i, pid, s) for i, s in enumerate(opened)]
+            mixed.sort(key=lambda entry: entry[0])  # no ingress hears of a burst before the others
+            sockets = [s for _, _, s in mixed]
+            owner = {at: pid for at, (_, pid, _) in enumerate(mixed)}
             rows, given, foreign = burst(server, ledger, sockets, first_id, tmp_path / name)
             idle = idle_while_waited(rows, given)
             waits = collections.defaultdict(list)
@@ -128,4 +131,4 @@ def test_one_at_a_time_and_never_idle(tmp_path):
             assert len({g.pid for g in given.values()}) == 2, "both replicas work"
             if FULL:
                 assert quantile(idle, 0.99) <= IDLE_WHILE_WAITED_S
-            assert max(means.values()) <= 2 * min(means.values()), f"unfair: {means}"
+            assert max(means.values()) <= UNFAIR * min(means.values()), f"unfair: {means}"
