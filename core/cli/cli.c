@@ -32,18 +32,20 @@ static const struct command {
      "  --plugins DIR            look for plugins here first\n"
      "  --allow-unauthenticated  let everybody who reaches the host use it\n"
      "  --log text|json          format of the log on stderr (file: logging_config.encoding)\n"
-     "  --plugin NAME            no file: this plugin alone, under /; each --KEY is an option of it\n"},
+     "  --plugin NAME            no file: this plugin alone, under /; each --KEY is an option of "
+     "it\n"},
     {"check", cmd_check, "salver check FILE [--plugins DIR]", "say what is wrong with a YAML file",
      "Checks the file, finds its plugins and checks their options. Exit 2 when the file is bad,\n"
      "1 when a plugin is.\n"},
     {"config", cmd_config, "salver config --defaults\n       salver config FILE",
      "print every key with its default, or what holds for a file", ""},
-    {"status", cmd_status, "salver status [--json] [--state DIR]", "say how a running server is", ""},
+    {"status", cmd_status, "salver status [--json] [--state DIR]", "say how a running server is",
+     ""},
     {"inspect", cmd_inspect, "salver inspect PLUGIN.so [--json]",
      "look at a plugin in a process of its own", ""},
     {"plugin", cmd_plugin, "salver plugin new NAME [DIR]", "write a plugin to start from", ""},
-    {"doc", cmd_doc, "salver doc config|metrics|wire|errors",
-     "print a reference page as Markdown", ""},
+    {"doc", cmd_doc, "salver doc config|metrics|wire|errors", "print a reference page as Markdown",
+     ""},
     {"version", cmd_version, "salver version", "print the version", ""},
 };
 

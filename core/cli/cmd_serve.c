@@ -86,7 +86,10 @@ static int parse(struct serve *s, int argc, char **argv, struct err *err)
                                 {"--plugin", &s->plugin, NULL},
                                 {"--allow-unauthenticated", NULL, &s->allow_unauthenticated},
                                 {NULL, NULL, NULL}};
-    struct args a = {.table = table, .words = words, .max_words = 1, .ctx = s,
+    struct args a = {.table = table,
+                     .words = words,
+                     .max_words = 1,
+                     .ctx = s,
                      .other = names_plugin(argc, argv) ? take_option : NULL};
     int rc = args_parse(&a, argc, argv, err);
     if (rc < 0)
@@ -133,7 +136,8 @@ static uint64_t longest_grace_ms(const struct conf_file *f)
 {
     double longest_s = 0;
     for (uint32_t i = 0; i < f->n_apps; i++)
-        longest_s = fmax(longest_s, f->apps[i].deployments[f->apps[i].active].graceful_shutdown_timeout_s);
+        longest_s =
+            fmax(longest_s, f->apps[i].deployments[f->apps[i].active].graceful_shutdown_timeout_s);
     return (uint64_t)(longest_s * 1000);
 }
 
@@ -177,9 +181,9 @@ static int become_supervisor(struct serve *s)
     snprintf(grace, sizeof grace, "%llu", (unsigned long long)longest_grace_ms(&s->conf));
     hand_down_logging(&s->conf.logging);
     char *state = cli_state_dir(s->state), *orders = control_orders(s);
-    const char *argv[] = {"salver",   "supervisor", "--state",    state, "--host", s->conf.http.host,
-                          "--port",   port,         "--ingress",  ingress, "--grace-ms", grace,
-                          "--orders", orders,       NULL};
+    const char *argv[] = {"salver",          "supervisor", "--state",  state,       "--host",
+                          s->conf.http.host, "--port",     port,       "--ingress", ingress,
+                          "--grace-ms",      grace,        "--orders", orders,      NULL};
     execv(exe, (char *const *)(uintptr_t)argv);
     return cli_fail(CLI_FAILED, "starting '%s': %s", exe, err_errno(errno));
 }

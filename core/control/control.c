@@ -27,8 +27,8 @@ enum { FD_CHANNEL = 3, FD_PAGE = 4, FD_LOG = 5, FD_FOLD = 7 };
 typedef int frame_fn(struct control *c, struct wire_frame *f, struct err *err);
 static frame_fn on_boot, on_attach, on_page, on_child, on_died, on_listed, on_signalled, on_stop;
 static frame_fn *const table[] = {
-    [WIRE_boot] = on_boot,     [WIRE_attach] = on_attach, [WIRE_page] = on_page,
-    [WIRE_child] = on_child,   [WIRE_died] = on_died,     [WIRE_listed] = on_listed,
+    [WIRE_boot] = on_boot,           [WIRE_attach] = on_attach, [WIRE_page] = on_page,
+    [WIRE_child] = on_child,         [WIRE_died] = on_died,     [WIRE_listed] = on_listed,
     [WIRE_signalled] = on_signalled, [WIRE_stop] = on_stop,
 };
 
@@ -253,7 +253,7 @@ static bool all_probed(const struct control *c)
 // A control that took over knows nothing of a process before it is connected with it.
 static bool all_met(struct control *c)
 {
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         if (!CONTAINER_OF(n, struct member, node)->has_link)
             return false;
     }
@@ -278,7 +278,7 @@ static void push_routes(struct control *c)
     c->snapshot_body = routes;
     char *text = texts_snapshot(routes, ++c->snapshot_version);
     save_snapshot(c, text);
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         struct member *m = CONTAINER_OF(n, struct member, node);
         if (m->role == ROLE_INGRESS)
             member_send_snapshot(m, c->snapshot_version, (struct bytes){text, strlen(text)});
@@ -289,7 +289,7 @@ static void push_routes(struct control *c)
 static bool is_serving(struct control *c)
 {
     bool any_ingress = false;
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         const struct member *m = CONTAINER_OF(n, struct member, node);
         any_ingress |= m->role == ROLE_INGRESS && m->state == WS_READY;
     }

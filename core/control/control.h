@@ -7,11 +7,12 @@
  * May die at any time: nobody waits for it on a request's way. The first control loads FILE and
  * copies it to <state>/accepted.yaml, and what the inspections said to <state>/probes.json; a later
  * one reads these, never FILE or the plugins, asks the supervisor what runs (LIST), and adopts it.
- * (The supervisor starts with these files gone: they belong to one life of a server.) It says nothing to the ingresses before it knows as much as the one before it did.
+ * (The supervisor starts with these files gone: they belong to one life of a server.) It says
+ * nothing to the ingresses before it knows as much as the one before it did.
  *
- * Parts   probe (plugins looked at), numbers, orders (texts of specs and snapshot), member (channels to
- *         the other processes), replica (states), obituary, status, admin (the socket), swap (SIGHUP).
- * Thread  one loop; probes run on libuv's pool.
+ * Parts   probe (plugins looked at), numbers, orders (texts of specs and snapshot), member
+ * (channels to the other processes), replica (states), obituary, status, admin (the socket), swap
+ * (SIGHUP). Thread  one loop; probes run on libuv's pool.
  */
 #include "base/err.h"
 #include "base/list.h"
@@ -90,8 +91,8 @@ struct control {
     uint32_t generation;
     struct control_orders {
         char *file, *host, *plugins_dir, *plugin; // owned; NULL = not given
-        struct cJSON *options; // of serve --plugin: {"key": "value"}
-        struct cJSON *text;    // owned: the whole
+        struct cJSON *options;                    // of serve --plugin: {"key": "value"}
+        struct cJSON *text;                       // owned: the whole
     } orders;
     struct conf_file conf;
     bool loaded, listed, live; // live: snapshots may go out
@@ -122,7 +123,7 @@ void control_say_spec(struct control *c, const char *name, enum wire_role role, 
                       char *own_orders);
 void control_send_snapshot(struct control *c, struct member *m);
 void control_count_restart(struct control *c, const char *name);
-void control_accept(struct control *c, struct deploy *d); // inspected: run its replicas
+void control_accept(struct control *c, struct deploy *d);             // inspected: run its replicas
 struct replica *control_replica(struct control *c, const char *name); // NULL: unknown
 struct deployment_sum control_sum(const struct deploy *d);
 uint64_t control_grace_ns(const struct control *c); // the longest graceful_shutdown_timeout_s

@@ -184,8 +184,8 @@ static int read_orders(struct control *c, struct bytes orders, struct err *err)
     return 0;
 }
 
-// FILE is read once and copied when it is accepted. A later control reads the copy under FILE's name,
-// so that relative paths and messages stay what they were.
+// FILE is read once and copied when it is accepted. A later control reads the copy under FILE's
+// name, so that relative paths and messages stay what they were.
 static int load_file(struct control *c, struct err *err)
 {
     struct buf text = {0};
@@ -262,7 +262,7 @@ static void recall_version(struct control *c)
 // What runs and is in no file (any more): leaves after its work.
 static void retire_strangers(struct control *c)
 {
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         struct member *m = CONTAINER_OF(n, struct member, node);
         if (m->role != ROLE_WORKER || control_replica(c, m->name))
             continue;

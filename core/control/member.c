@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { INGRESS_STALL_S = 10 }; // without a heartbeat
+enum { INGRESS_STALL_S = 10 };             // without a heartbeat
 static const double watch_late_factor = 3; // of CONTROL_WATCH_MS: we were asleep ourselves
 
 static struct member *add(struct control *c, const char *name, uint64_t child_id,
@@ -35,7 +35,7 @@ static const struct link_ops link_ops = {.on_frame = on_frame, .on_closed = on_c
 
 struct member *member_get(struct control *c, uint64_t child_id)
 {
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         struct member *m = CONTAINER_OF(n, struct member, node);
         if (m->child_id == child_id)
             return m;
@@ -48,7 +48,7 @@ struct member *member_ingress(struct control *c, uint32_t place)
     struct member *newest = NULL;
     char name[CONTROL_NAME_MAX];
     snprintf(name, sizeof name, "ingress/%u", place);
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         struct member *m = CONTAINER_OF(n, struct member, node);
         if (m->role == ROLE_INGRESS && strcmp(m->name, name) == 0 &&
             (!newest || m->generation > newest->generation))
@@ -72,7 +72,8 @@ void member_attach(struct control *c, const struct wire_attach *a, int own_socke
     struct member *m = member_get(c, a->child_id);
     if (!m)
         m = add(c, a->name, a->child_id, (enum wire_role)a->role, a->generation);
-    int rc = m->has_link ? err_set(&err, -400, "attached twice") : page_map(own_page, &m->page, &err);
+    int rc =
+        m->has_link ? err_set(&err, -400, "attached twice") : page_map(own_page, &m->page, &err);
     close(own_page);
     if (rc == 0)
         rc = link_open(&m->link, &c->loop, &c->turn, own_socket, ROLE_CONTROL, "control", &link_ops,
@@ -172,7 +173,7 @@ void member_watch(struct control *c, uint64_t now_ns)
     c->watched_ns = now_ns;
     if (late)
         return; // the machine slept: so did they
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         struct member *m = CONTAINER_OF(n, struct member, node);
         uint64_t beat = m->page ? atomic_load(&m->page->heartbeat_ns) : 0;
         if (!m->page || *m->killed_why || m->link_dead)
@@ -244,8 +245,8 @@ static void tell_replica(struct member *m, enum wire_status state, const char *t
     if (!replica_event(&r->life, events[state]))
         LOGW("%s says '%s' in state %s", m->name, text, replica_state_name(r->life.state));
     if (before != r->life.state)
-        LOGI("replica %s is %s%s%s", r->name, replica_state_name(r->life.state),
-             *text ? ": " : "", text);
+        LOGI("replica %s is %s%s%s", r->name, replica_state_name(r->life.state), *text ? ": " : "",
+             text);
 }
 
 static void on_frame(struct link *l, struct wire_frame *f)

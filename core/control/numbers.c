@@ -31,8 +31,8 @@ static void resolve_ongoing(struct numbers *n, uint32_t asked, uint32_t max_infl
         return;
     n->max_ongoing_requests = bound;
     if (asked)
-        snprintf(n->warning, sizeof n->warning,
-                 "max_ongoing_requests %u is lowered to %u, %s", asked, bound,
+        snprintf(n->warning, sizeof n->warning, "max_ongoing_requests %u is lowered to %u, %s",
+                 asked, bound,
                  bound == max_inflight ? "the most that the plugin takes (its plan's max_inflight)"
                                        : "the most that one replica can hold");
 }

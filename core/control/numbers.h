@@ -5,9 +5,9 @@
  * plugin's plan, the plan over Ray's defaults.
  *
  * max_ongoing_requests  the plan's max_inflight is default and upper bound: a larger value of the
- *                       file is lowered, with a warning. A plan of 0 means 2 x max_batch x concurrency,
- *                       at least 5, and bounds nothing. PAGE_REQUESTS bounds all.
- * Pure    no state, no log: the warning is text in the answer.
+ *                       file is lowered, with a warning. A plan of 0 means 2 x max_batch x
+ * concurrency, at least 5, and bounds nothing. PAGE_REQUESTS bounds all. Pure    no state, no log:
+ * the warning is text in the answer.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * obituary - what is known of a process that ended: from its page, which outlived it, and from what the
- * supervisor saw. For the log and for `salver status`.
+ * obituary - what is known of a process that ended: from its page, which outlived it, and from what
+ * the supervisor saw. For the log and for `salver status`.
  *
  * Trust   the page was its owner's: every string and count in it is checked.
  * Bounds  OBITUARY_IDS requests by name (all are counted) and the last PAGE_LOG_LINES lines of its

@@ -141,7 +141,8 @@ static int digest(struct control *c, struct deploy *d, struct err *err)
                             .concurrency = count(plan, "concurrency"),
                             .max_inflight = count(plan, "max_inflight"),
                             .batch_wait_s = number(plan, "batch_wait_us", -1e6) / 1e6,
-                            .stream_in = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(plan, "stream_in"))};
+                            .stream_in =
+                                cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(plan, "stream_in"))};
     int rc = check_options(c, d, err);
     if (rc < 0)
         return rc;

@@ -22,15 +22,7 @@
 #include <stdint.h>
 
 enum replica_state { RS_WAITING, RS_STARTING, RS_RUNNING, RS_DEGRADED, RS_STOPPING, RS_COUNT };
-enum replica_event {
-    RE_STARTED,
-    RE_READY,
-    RE_DEGRADED,
-    RE_FAILED,
-    RE_DRAINING,
-    RE_DIED,
-    RE_COUNT
-};
+enum replica_event { RE_STARTED, RE_READY, RE_DEGRADED, RE_FAILED, RE_DRAINING, RE_DIED, RE_COUNT };
 
 // After so many ends before READY without one success the deployment counts as DEPLOY_FAILED.
 enum { REPLICA_FAILURES_MAX = 5 };
@@ -47,10 +39,12 @@ const char *replica_state_name(enum replica_state s); // as in `salver status`
 
 enum deployment_state { DS_UPDATING, DS_HEALTHY, DS_UNHEALTHY, DS_DEPLOY_FAILED };
 
-struct deployment_sum { // of one deployment's replicas
+struct deployment_sum {                // of one deployment's replicas
     uint32_t wanted, running, failing; // failing: REPLICA_FAILURES_MAX was reached
     bool inspected, inspection_failed, was_healthy;
 };
 enum deployment_state deployment_state_of(const struct deployment_sum *s);
-const char *deployment_state_name(enum deployment_state s); // UPDATING HEALTHY UNHEALTHY DEPLOY_FAILED
-const char *application_state_name(enum deployment_state s); // DEPLOYING RUNNING UNHEALTHY DEPLOY_FAILED
+const char *
+deployment_state_name(enum deployment_state s); // UPDATING HEALTHY UNHEALTHY DEPLOY_FAILED
+const char *
+application_state_name(enum deployment_state s); // DEPLOYING RUNNING UNHEALTHY DEPLOY_FAILED

@@ -51,8 +51,8 @@ static bool is_file(const char *path)
 
 static int find_path(const char *plugin, const char *base_dir, char *ret, struct err *err)
 {
-    int rc = plugin[0] == '/' ? path_of(ret, "%s", plugin)
-                              : path_of(ret, "%s/%s", base_dir, plugin);
+    int rc =
+        plugin[0] == '/' ? path_of(ret, "%s", plugin) : path_of(ret, "%s/%s", base_dir, plugin);
     if (rc < 0)
         return err_set(err, SV_E_INVALID, "plugin '%s': the path is longer than %d bytes", plugin,
                        STASH_PATH_MAX - 1);
@@ -96,8 +96,7 @@ int stash_find(const char *plugin, const char *base_dir, const char *plugins_dir
     struct buf tried = {0};
     int rc = 0;
     if (!(plugins_dir && try_folder(plugins_dir, plugin, &tried, ret_path)) &&
-        !try_variable(plugin, &tried, ret_path) &&
-        !try_beside_executable(plugin, &tried, ret_path))
+        !try_variable(plugin, &tried, ret_path) && !try_beside_executable(plugin, &tried, ret_path))
         rc = err_set(err, SV_E_NOT_FOUND, "plugin '%s': neither %s.so nor %s/%s.so in %s", plugin,
                      plugin, plugin, plugin, buf_cstr(&tried));
     buf_finish(&tried);

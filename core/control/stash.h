@@ -3,11 +3,11 @@
 /*
  * stash - plugins found, and copied to where nobody overwrites them.
  *
- * Find   NAME.so or NAME/NAME.so in, one after another: the --plugins folder, $SALVER_PLUGINS (folders
- *        with ':' between), `plugins` beside this executable, `../lib/salver/plugins` beside its
+ * Find   NAME.so or NAME/NAME.so in, one after another: the --plugins folder, $SALVER_PLUGINS
+ * (folders with ':' between), `plugins` beside this executable, `../lib/salver/plugins` beside its
  *        folder. A name with a slash is a path, relative to the YAML file's folder.
- * Copy   to <state>/plugins/<sha256>/: the plugin, and when it lies in a folder of its own name every
- *        other shared library there. The hash is taken of the bytes that are copied. Made in a
+ * Copy   to <state>/plugins/<sha256>/: the plugin, and when it lies in a folder of its own name
+ * every other shared library there. The hash is taken of the bytes that are copied. Made in a
  *        temporary folder and renamed: a folder with a hash for a name is always whole.
  * Bounds STASH_FILES_MAX libraries beside a plugin.
  * Thread any; blocks on the disk.

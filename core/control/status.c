@@ -48,7 +48,7 @@ static const char *proxy_state(const struct member *m)
 static cJSON *proxies(struct control *c)
 {
     cJSON *all = cJSON_CreateArray();
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         const struct member *m = CONTAINER_OF(n, struct member, node);
         if (m->role != ROLE_INGRESS)
             continue;

@@ -58,7 +58,7 @@ static void replace(struct control *c)
 
 static void drain_older(struct control *c, const struct member *newest)
 {
-    list_for_each(n, &c->members) {
+    list_for_each (n, &c->members) {
         struct member *m = CONTAINER_OF(n, struct member, node);
         if (m->role != ROLE_INGRESS || strcmp(m->name, newest->name) != 0 ||
             m->generation >= newest->generation || m->draining)

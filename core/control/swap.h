@@ -3,10 +3,10 @@
 /*
  * swap - ingresses replaced under load, one place after the other (SIGHUP).
  *
- * Each place: REPLACE; when the new process is READY the old one gets DRAIN; then the next place, while
- * the old one still finishes what it has. Draining follows from what is there (a READY ingress with an
- * older one at the same place), so a control that takes over in the middle goes on with it.
- * A SIGHUP during a swap starts one more after it.
+ * Each place: REPLACE; when the new process is READY the old one gets DRAIN; then the next place,
+ * while the old one still finishes what it has. Draining follows from what is there (a READY
+ * ingress with an older one at the same place), so a control that takes over in the middle goes on
+ * with it. A SIGHUP during a swap starts one more after it.
  */
 #include "control/control.h"
 

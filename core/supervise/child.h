@@ -4,8 +4,8 @@
  * child - one process of the server: this executable again, with a role and a name.
  *
  * It gets the descriptors that ARCHITECTURE.md lists, and HELLO and BOOT on its channel. Its end is
- * seen by pidfd, and by EOF on the channel: a process that closed its channel and does not end within
- * CHILD_MUTE_MS is killed. on_end comes once, after the process was reaped and what it had
+ * seen by pidfd, and by EOF on the channel: a process that closed its channel and does not end
+ * within CHILD_MUTE_MS is killed. on_end comes once, after the process was reaped and what it had
  * left in its output pipe was read.
  *
  * Owner   the holder, until child_close; the memory is freed some turns later.
@@ -44,8 +44,8 @@ struct child {
     uv_timer_t mute;
     unsigned handles; // that are not closed yet
     bool ended, closing, retired;
-    int status;      // exit status, when it ended by itself
-    uint32_t signal; // that ended it, 0: none
+    int status;        // exit status, when it ended by itself
+    uint32_t signal;   // that ended it, 0: none
     struct buf output; // its last bytes on stdout and stderr that nobody had read
 };
 

@@ -74,7 +74,7 @@ void keep_bury(struct supervisor *s, uint64_t child_id)
     if (!g)
         return;
     fill_in(g);
-    list_for_each(n, &s->children) {
+    list_for_each (n, &s->children) {
         struct child *c = CONTAINER_OF(n, struct child, node);
         if (c->role != ROLE_INGRESS || c->ended)
             continue;
@@ -85,13 +85,15 @@ void keep_bury(struct supervisor *s, uint64_t child_id)
 
 void keep_close(struct supervisor *s)
 {
-    list_for_each_safe(n, &s->specs) close_spec(CONTAINER_OF(n, struct spec, node));
-    list_for_each_safe(n, &s->graves) fill_in(CONTAINER_OF(n, struct grave, node));
+    list_for_each_safe (n, &s->specs)
+        close_spec(CONTAINER_OF(n, struct spec, node));
+    list_for_each_safe (n, &s->graves)
+        fill_in(CONTAINER_OF(n, struct grave, node));
 }
 
 struct child *keep_find(struct supervisor *s, uint64_t child_id)
 {
-    list_for_each(n, &s->children) {
+    list_for_each (n, &s->children) {
         struct child *c = CONTAINER_OF(n, struct child, node);
         if (c->id == child_id)
             return c;
@@ -101,7 +103,7 @@ struct child *keep_find(struct supervisor *s, uint64_t child_id)
 
 struct grave *keep_find_grave(struct supervisor *s, uint64_t child_id)
 {
-    list_for_each(n, &s->graves) {
+    list_for_each (n, &s->graves) {
         struct grave *g = CONTAINER_OF(n, struct grave, node);
         if (g->child_id == child_id)
             return g;
@@ -111,7 +113,7 @@ struct grave *keep_find_grave(struct supervisor *s, uint64_t child_id)
 
 static struct spec *find_spec(struct supervisor *s, const char *name)
 {
-    list_for_each(n, &s->specs) {
+    list_for_each (n, &s->specs) {
         struct spec *spec = CONTAINER_OF(n, struct spec, node);
         if (strcmp(spec->name, name) == 0)
             return spec;
@@ -122,7 +124,8 @@ static struct spec *find_spec(struct supervisor *s, const char *name)
 static struct spec *add_spec(struct supervisor *s, const char *name)
 {
     size_t have = 0;
-    list_for_each(n, &s->specs) have++;
+    list_for_each (n, &s->specs)
+        have++;
     if (have >= KEEP_SPECS_MAX || strlen(name) >= CHILD_NAME_MAX) {
         LOGE("'%s' is not started: %zu processes are kept running (most: %d), and a name has at "
              "most %d bytes",
@@ -260,7 +263,8 @@ static void on_end(struct child *c)
 static struct grave *dig(struct supervisor *s, struct child *c, int64_t restart_in_ms)
 {
     size_t have = 0;
-    list_for_each(n, &s->graves) have++;
+    list_for_each (n, &s->graves)
+        have++;
     if (have >= KEEP_GRAVES_MAX) {
         struct grave *oldest = CONTAINER_OF(list_first(&s->graves), struct grave, node);
         LOGW("control has not buried %d ended processes; giving up the numbers of %s",

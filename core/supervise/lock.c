@@ -34,9 +34,9 @@ int lock_take(const char *state_dir, struct err *err)
     if (fd < 0)
         return err_set(err, SV_E_INTERNAL, "opening '%s': %s", path, err_errno(errno));
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        int rc = errno == EWOULDBLOCK ? refuse(fd, state_dir, err)
-                                      : err_set(err, SV_E_INTERNAL, "locking '%s': %s", path,
-                                                err_errno(errno));
+        int rc = errno == EWOULDBLOCK
+                     ? refuse(fd, state_dir, err)
+                     : err_set(err, SV_E_INTERNAL, "locking '%s': %s", path, err_errno(errno));
         close(fd);
         return rc;
     }

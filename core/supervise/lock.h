@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * lock - one server a state folder: `<state>/lock`, held while the supervisor lives, with its pid in it.
+ * lock - one server a state folder: `<state>/lock`, held while the supervisor lives, with its pid
+ * in it.
  */
 struct err;
 

@@ -40,7 +40,7 @@ static bool sums_pages(const struct child *c)
 
 void mesh_join(struct supervisor *s, struct child *c)
 {
-    list_for_each(n, &s->children) {
+    list_for_each (n, &s->children) {
         struct child *other = CONTAINER_OF(n, struct child, node);
         if (other == c || other->ended)
             continue;
@@ -64,7 +64,7 @@ void mesh_say_died(struct supervisor *s, const struct grave *g)
 
 void mesh_close(struct supervisor *s)
 {
-    list_for_each_safe(n, &s->jobs) {
+    list_for_each_safe (n, &s->jobs) {
         list_remove(n);
         xfree(CONTAINER_OF(n, struct job, node));
     }
@@ -82,7 +82,7 @@ static void add(struct supervisor *s, enum job_kind kind, uint64_t to, uint64_t 
 
 static void pump(struct supervisor *s)
 {
-    list_for_each_safe(n, &s->jobs) {
+    list_for_each_safe (n, &s->jobs) {
         struct job *j = CONTAINER_OF(n, struct job, node);
         if (!work(s, j))
             continue;
@@ -169,10 +169,9 @@ static bool hand_page(struct child *to, const struct child *about)
     if (page < 0)
         return false;
     link_put_fds(&to->link, &page, 1);
-    wire_put_page(&to->link.out, 0, 0,
-                  &(struct wire_page){.child_id = about->id,
-                                      .role = about->role,
-                                      .name = about->name});
+    wire_put_page(
+        &to->link.out, 0, 0,
+        &(struct wire_page){.child_id = about->id, .role = about->role, .name = about->name});
     link_kick(&to->link);
     return true;
 }

@@ -8,6 +8,6 @@
  */
 #include "supervise/keep.h"
 
-void mesh_join(struct supervisor *s, struct child *c);            // a new child meets all others
+void mesh_join(struct supervisor *s, struct child *c);           // a new child meets all others
 void mesh_say_died(struct supervisor *s, const struct grave *g); // to control
 void mesh_close(struct supervisor *s);

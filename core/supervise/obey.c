@@ -91,14 +91,15 @@ static int on_list(struct supervisor *s, const struct wire_frame *f, struct err 
         return rc;
     uint32_t count = 0;
     s->control_listed = true;
-    list_for_each(n, &s->children) {
+    list_for_each (n, &s->children) {
         const struct child *c = CONTAINER_OF(n, struct child, node);
         if (c == s->control || c->ended)
             continue;
         obey_say_child(s, c);
         count++;
     }
-    list_for_each(n, &s->graves) mesh_say_died(s, CONTAINER_OF(n, struct grave, node));
+    list_for_each (n, &s->graves)
+        mesh_say_died(s, CONTAINER_OF(n, struct grave, node));
     wire_put_listed(&s->control->link.out, 0, 0, &(struct wire_listed){.count = count});
     link_kick(&s->control->link);
     return 0;

@@ -13,12 +13,12 @@
 #include <stdint.h>
 
 enum { RESTART_BURST = 5 };
-#define RESTART_WINDOW_NS (60ull * 1000 * 1000 * 1000)
-#define RESTART_STABLE_NS (60ull * 1000 * 1000 * 1000)
+#define RESTART_WINDOW_NS   (60ull * 1000 * 1000 * 1000)
+#define RESTART_STABLE_NS   (60ull * 1000 * 1000 * 1000)
 #define RESTART_WAIT_MIN_NS (1ull * 1000 * 1000 * 1000)
 #define RESTART_WAIT_MAX_NS (60ull * 1000 * 1000 * 1000)
 
-struct restart { // `= {0}`: nothing ended yet
+struct restart {                     // `= {0}`: nothing ended yet
     uint64_t ends_ns[RESTART_BURST]; // the last ones; the oldest at `next`
     uint32_t n, next;
     uint64_t wait_ns; // the last wait, 0 = at once

@@ -57,7 +57,7 @@ static void enter(struct supervisor *s, enum supervisor_phase phase)
     if (phase == SP_DONE)
         return;
     uint32_t grace = grace_of(s, phase);
-    list_for_each(n, &s->children) {
+    list_for_each (n, &s->children) {
         struct child *c = CONTAINER_OF(n, struct child, node);
         if (c->role != role_of[phase] || c->ended)
             continue;
@@ -76,7 +76,7 @@ static void on_deadline(uv_timer_t *h)
 
 static bool any_left(struct supervisor *s, enum wire_role role)
 {
-    list_for_each(n, &s->children) {
+    list_for_each (n, &s->children) {
         if (CONTAINER_OF(n, struct child, node)->role == role)
             return true;
     }
@@ -85,7 +85,7 @@ static bool any_left(struct supervisor *s, enum wire_role role)
 
 static void kill_all(struct supervisor *s, const enum wire_role *only)
 {
-    list_for_each(n, &s->children) {
+    list_for_each (n, &s->children) {
         struct child *c = CONTAINER_OF(n, struct child, node);
         if (c->ended || (only && c->role != *only))
             continue;

@@ -47,8 +47,7 @@ int supervisor_main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     watch(&s);
-    keep_spec(&s, "control", ROLE_CONTROL, 0, true,
-              (struct bytes){s.orders, strlen(s.orders)});
+    keep_spec(&s, "control", ROLE_CONTROL, 0, true, (struct bytes){s.orders, strlen(s.orders)});
     uv_run(&s.loop, UV_RUN_DEFAULT);
     LOGI("stopped");
     close_all(&s);
@@ -82,15 +81,17 @@ static int read_args(int argc, char **argv, struct args *a, struct err *err)
         return rc;
     if (!a->state || !a->host || a->port < 0 || a->port > UINT16_MAX || a->ingress < 1 ||
         a->ingress > LISTENER_MAX || a->grace_ms < 0 || a->grace_ms > UINT32_MAX / 2)
-        return err_set(err, -400, "wants --state, --host, --port 0..65535, --ingress 1..%d and "
-                       "--grace-ms; `salver serve` gives them", LISTENER_MAX);
+        return err_set(err, -400,
+                       "wants --state, --host, --port 0..65535, --ingress 1..%d and "
+                       "--grace-ms; `salver serve` gives them",
+                       LISTENER_MAX);
     return 0;
 }
 
 static void start_logging(void)
 {
-    struct log_conf c = {.fd = STDERR_FILENO, .level = LOG_INFO, .role = "supervisor",
-                         .name = "supervisor"};
+    struct log_conf c = {
+        .fd = STDERR_FILENO, .level = LOG_INFO, .role = "supervisor", .name = "supervisor"};
     log_conf_from_env(&c);
     log_init(&c);
 }

@@ -55,9 +55,8 @@ static void tells_signal_callback_and_requests(void **state)
         text, "signal 11 (SIGSEGV) at 0xdead0 in run(), plugin fake 2.1; 2 requests were aboard");
     cJSON *j = obituary_json(o);
     assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(j, "request_ids")), 2);
-    assert_string_equal(
-        cJSON_GetArrayItem(cJSON_GetObjectItem(j, "request_ids"), 0)->valuestring,
-        "0000000000000abc");
+    assert_string_equal(cJSON_GetArrayItem(cJSON_GetObjectItem(j, "request_ids"), 0)->valuestring,
+                        "0000000000000abc");
     assert_int_equal(cJSON_GetObjectItem(j, "pid")->valueint, 77);
     cJSON_Delete(j);
     free(o);
@@ -76,7 +75,8 @@ static void tells_why_it_was_killed(void **state)
     char text[OBITUARY_SENTENCE];
     obituary_read(o, p, &d, "no heartbeat for 10.0 s");
     obituary_sentence(o, text);
-    assert_string_equal(text, "signal 9 (SIGKILL) in step(), plugin fake 2.1: no heartbeat for 10.0 s");
+    assert_string_equal(text,
+                        "signal 9 (SIGKILL) in step(), plugin fake 2.1: no heartbeat for 10.0 s");
     obituary_read(o, p, &d, "");
     obituary_sentence(o, text);
     assert_non_null(strstr(text, ": its own words"));
@@ -132,9 +132,9 @@ static void survives_a_hostile_page(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tells_signal_callback_and_requests),
-        cmocka_unit_test(tells_why_it_was_killed), cmocka_unit_test(keeps_the_last_lines),
-        cmocka_unit_test(survives_a_hostile_page)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tells_signal_callback_and_requests),
+                                       cmocka_unit_test(tells_why_it_was_killed),
+                                       cmocka_unit_test(keeps_the_last_lines),
+                                       cmocka_unit_test(survives_a_hostile_page)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,13 +23,24 @@ static const struct {
     {"then one second, doubling",
      {{.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 1}, {.1, 2}, {.1, 4}, {.1, 8}, {-1, 0}}},
     {"up to sixty and no further",
-     {{.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 1}, {.1, 2}, {.1, 4}, {.1, 8}, {.1, 16},
-      {.1, 32}, {.1, 60}}},
+     {{.1, 0},
+      {.1, 0},
+      {.1, 0},
+      {.1, 0},
+      {.1, 0},
+      {.1, 1},
+      {.1, 2},
+      {.1, 4},
+      {.1, 8},
+      {.1, 16},
+      {.1, 32},
+      {.1, 60}}},
     {"ends far enough apart never wait",
      {{13, 0}, {13, 0}, {13, 0}, {13, 0}, {13, 0}, {13, 0}, {13, 0}, {13, 0}, {-1, 0}}},
     {"a sixth end just within the window waits",
      {{12, 0}, {11.9, 0}, {11.9, 0}, {11.9, 0}, {11.9, 0}, {11.9, 1}, {-1, 0}}},
-    {"a stable life forgets", {{.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 1}, {60, 0}, {.1, 0}, {-1, 0}}},
+    {"a stable life forgets",
+     {{.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 1}, {60, 0}, {.1, 0}, {-1, 0}}},
     {"a life a little shorter does not",
      {{.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 0}, {.1, 1}, {59.9, 2}, {-1, 0}}},
 };
@@ -48,8 +59,8 @@ static void waits_follow_the_rule(void **state)
             now += (uint64_t)(s->lived_s * 1e9);
             uint64_t wait = restart_wait(&r, started, now);
             if (wait != (uint64_t)(s->want_s * 1e9))
-                fail_msg("%s: step %zu waits %.3f s, not %.3f", rows[i].name, k,
-                         (double)wait / 1e9, s->want_s);
+                fail_msg("%s: step %zu waits %.3f s, not %.3f", rows[i].name, k, (double)wait / 1e9,
+                         s->want_s);
             now += wait;
         }
     }
