@@ -639,10 +639,10 @@ static bool advance(fake *f, stream *s, uint64_t now)
     int got = send_event(s->req, a, s->at++);
     s->paused = got == SV_AGAIN && a->polite;
     s->due_ns = now + (uint64_t)a->interval_ms * 1000000u;
-    bool failed = a->fail && s->at == a->fail_after;
-    if (failed || s->at == a->n)
+    bool over = (a->fail && s->at == a->fail_after) || s->at == a->n;
+    if (over)
         finish_stream(f, s, (int)a->fail);
-    return !failed && s->at < a->n;
+    return !over;
 }
 
 static int64_t step(void *self)
