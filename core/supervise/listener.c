@@ -117,10 +117,13 @@ static void set_port(struct addrinfo *a, uint16_t port)
 
 static uint16_t port_of(int fd)
 {
-    struct sockaddr_storage s = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } s = {.v6 = {0}};
     socklen_t len = sizeof s;
-    if (getsockname(fd, (struct sockaddr *)&s, &len) < 0)
+    if (getsockname(fd, &s.any, &len) < 0)
         return 0;
-    return s.ss_family == AF_INET ? ntohs(((struct sockaddr_in *)(void *)&s)->sin_port)
-                                  : ntohs(((struct sockaddr_in6 *)(void *)&s)->sin6_port);
+    return ntohs(s.any.sa_family == AF_INET ? s.v4.sin_port : s.v6.sin6_port);
 }
