@@ -17,6 +17,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+static const double batch_bounds[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+
 enum { ROUNDS_MAX = 16 }; // of one turn, before the loop has its say
 
 static void on_turn(uv_prepare_t *p);
@@ -186,6 +188,8 @@ static bool may_hand(struct hub *h, uint32_t i, bool *ret_full_only)
     uint32_t ahead = h->handed[i] - atomic_load(&t->runs_done);
     uint64_t each = atomic_load_explicit(&t->run_ns, memory_order_relaxed);
     *ret_full_only = ahead > 0;
+    if (h->engine.n_threads > 1) // another thread may be free sooner
+        return ahead == 0;
     return ahead == 0 || (ahead < HUB_AHEAD && each && (ahead + 1) * each <= HUB_AHEAD_NS);
 }
 
@@ -511,7 +515,9 @@ static int boot(struct hub *h, const struct wire_frame *f, struct err *err)
         return rc;
     engine_init(&h->engine, &h->orders, h->page, &h->async);
     const char *labels = h->engine.host.labels;
-    h->batch_size = metrics_core(h->page, M_batch_size, labels);
+    h->batch_size = metrics_get(h->page, PM_HISTOGRAM, "salver_batch_size", labels,
+                                "Requests given to one run() call (a, d, p).", batch_bounds,
+                                ARRAY_LEN(batch_bounds));
     h->cancelled = metrics_core(h->page, M_cancelled, labels);
     for (uint32_t i = 0; i < BATCH_REASONS; i++) {
         char with[256], reason[32];
