@@ -42,11 +42,20 @@ int desired_load(struct control *c, struct bytes orders, struct err *err)
     if (rc < 0)
         return rc;
     apply_overrides(c);
-    for (uint32_t i = 0; c->generation == 0 && i < c->conf.report->n; i++)
-        LOGW("%s", c->conf.report->lines[i].text);
+    desired_warn(c);
     make_deploys(c);
     recall_version(c);
     return 0;
+}
+
+void desired_warn(struct control *c)
+{
+    struct report *r = c->conf.report;
+    for (uint32_t i = 0; i < r->n; i++) {
+        if (c->generation == 0 && r->lines[i].warning && !r->lines[i].told)
+            LOGW("%s", r->lines[i].text);
+        r->lines[i].told = true;
+    }
 }
 
 void desired_start(struct control *c)

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "control/desired.h"
 #include "control/stash.h"
 #include "obs/log.h"
 #include "worker/inspect.h"
@@ -28,6 +29,7 @@ struct probe {
 static void on_pool(uv_work_t *w);
 static void on_loop(uv_work_t *w, int status);
 static int digest(struct control *c, struct deploy *d, struct err *err);
+static void log_warnings(const struct deploy *d);
 static void add_stash(struct cJSON *found, const struct stash *s);
 
 void probe_start(struct control *c, struct deploy *d)
@@ -85,6 +87,7 @@ static void on_loop(uv_work_t *w, int status)
         d->probed = cJSON_Parse(p->found);
         if (d->probed)
             add_stash(d->probed, &p->stash);
+        log_warnings(d);
         p->rc = digest(p->control, d, &p->err);
     }
     if (p->rc < 0)
@@ -124,7 +127,16 @@ static int check_options(struct control *c, struct deploy *d, struct err *err)
     char *options = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(d->probed, "options"));
     int rc = conf_check_options(&c->conf, d->conf, options ? options : "[]", &d->config_json, err);
     cJSON_free(options);
+    desired_warn(c);
     return rc;
+}
+
+static void log_warnings(const struct deploy *d)
+{
+    const cJSON *w;
+    cJSON_ArrayForEach(
+        w, cJSON_GetObjectItemCaseSensitive(d->probed, "warnings")) if (cJSON_IsString(w))
+        LOGW("application %s: plugin '%s': %s", d->app->name, d->conf->plugin, w->valuestring);
 }
 
 // d->probed into the numbers and paths that the workers' orders are made of.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "supervise/supervisor.h"
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/os.h"
 #include "base/str.h"
@@ -16,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EXIT_USAGE = 2, READY_POLL_MS = 5 };
+enum { EXIT_USAGE = 2, READY_POLL_MS = 5, SILENT_POLL_MS = 5000 };
 
 struct args {
     const char *state, *host, *orders;
@@ -30,6 +31,7 @@ static void watch(struct supervisor *s);
 static void on_stop_signal(uv_signal_t *h, int sig);
 static void on_hangup(uv_signal_t *h, int sig);
 static void on_ready_poll(uv_timer_t *h);
+static void on_silent_poll(uv_timer_t *h);
 static void close_all(struct supervisor *s);
 
 int supervisor_main(int argc, char **argv)
@@ -159,6 +161,8 @@ static void watch(struct supervisor *s)
     uv_timer_init(&s->loop, &s->mesh_timer);
     uv_timer_init(&s->loop, &s->ready_timer);
     uv_timer_start(&s->ready_timer, on_ready_poll, READY_POLL_MS, READY_POLL_MS);
+    uv_timer_init(&s->loop, &s->silent_timer);
+    uv_timer_start(&s->silent_timer, on_silent_poll, SILENT_POLL_MS, SILENT_POLL_MS);
 }
 
 static void on_stop_signal(uv_signal_t *h, int sig)
@@ -193,13 +197,30 @@ static void on_ready_poll(uv_timer_t *h)
     fflush(stdout);
 }
 
+// Stopped, or stuck: nobody else would notice.
+static void on_silent_poll(uv_timer_t *h)
+{
+    struct supervisor *s = CONTAINER_OF(h, struct supervisor, silent_timer);
+    if (!s->control)
+        return;
+    uint64_t now = clock_now_ns(), beat = atomic_load(&s->control->page->heartbeat_ns);
+    if (beat < s->control->started_ns)
+        beat = s->control->started_ns;
+    if (now < beat + SUPERVISOR_SILENT_S * NS_PER_S)
+        return;
+    LOGW("control (pid %d) shows no heartbeat for %d s; killing it", (int)s->control->pid,
+         SUPERVISOR_SILENT_S);
+    child_kill(s->control, SIGKILL);
+}
+
 static void close_all(struct supervisor *s)
 {
     keep_close(s);
     mesh_close(s);
-    uv_handle_t *const handles[] = {(uv_handle_t *)&s->sigterm, (uv_handle_t *)&s->sigint,
-                                    (uv_handle_t *)&s->sighup, (uv_handle_t *)&s->stop_timer,
-                                    (uv_handle_t *)&s->ready_timer};
+    uv_handle_t *const handles[] = {
+        (uv_handle_t *)&s->sigterm,     (uv_handle_t *)&s->sigint,
+        (uv_handle_t *)&s->sighup,      (uv_handle_t *)&s->stop_timer,
+        (uv_handle_t *)&s->ready_timer, (uv_handle_t *)&s->silent_timer};
     for (size_t i = 0; i < ARRAY_LEN(handles); i++)
         uv_close(handles[i], NULL);
     turn_close(&s->turn);

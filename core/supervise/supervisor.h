@@ -13,6 +13,7 @@
  *         control dead it goes on with what it has. SIGTERM and SIGINT stop the server in order, a
  *         second one at once; SIGHUP is handed to control.
  * Ready   when control's page says WS_READY it prints one line on stdout.
+ * Silent  a control whose heartbeat is older than SUPERVISOR_SILENT_S is killed; it watches the others.
  * Alone   should it die, its children serve on for orphan_timeout_s, then drain and leave.
  *         Nobody takes them over.
  */
@@ -23,7 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SUPERVISOR_EXE_MAX = 4096 };
+enum { SUPERVISOR_EXE_MAX = 4096, SUPERVISOR_SILENT_S = 30 };
 
 enum supervisor_phase { SP_RUN, SP_STOP_INGRESS, SP_STOP_WORKERS, SP_STOP_CONTROL, SP_DONE };
 
@@ -43,7 +44,7 @@ struct supervisor {
     enum supervisor_phase phase;
     uint64_t stop_ns; // when the stop began
     uv_signal_t sigterm, sigint, sighup;
-    uv_timer_t stop_timer, ready_timer, mesh_timer;
+    uv_timer_t stop_timer, ready_timer, mesh_timer, silent_timer;
 };
 
 int supervisor_main(int argc, char **argv); // exit status

@@ -181,3 +181,34 @@ def test_startup_under_a_second(tmp_path):
         process.wait(30)
     assert line.startswith(f"salver: serving on http://127.0.0.1:{server.port} (state ")
     assert took < 1, f"{took:.3f} s"
+
+
+def test_a_hung_plugin_is_replaced(tmp_path):
+    app = application("fake", "fake_step", stall_timeout_s=1)
+    with Server(tmp_path, [app]) as server:
+        old = server.children("worker")[0]
+        answer = server.get("/fake?do=step:hang&n=3")
+        assert answer.status == 502
+        wait_for("requests are answered", 10, lambda: answers(server))
+        words = wait_for("last words are in status", 10, lambda: replica(server)["last_words"])
+        assert words["pid"] == old.pid
+        assert words["callback"] in ("step", "submit")
+        assert words["backtrace"]
+        assert "stall" in words["why"] or "sign of life" in words["why"]
+
+
+def test_control_dies_while_ingresses_are_replaced(tmp_path):
+    with serve(tmp_path, fake(), http={"num_ingress": 3}) as server:
+        for _ in range(3):
+            old = set(server.pids("ingress"))
+            server.hangup()
+            wait_for("one is new", 5, lambda: set(server.pids("ingress")) - old)
+            kill_and_wait(server, "control")
+            wait_for("none is left over", 10, lambda: len(server.pids("ingress")) == 3)
+            wait_for(
+                "all are well",
+                10,
+                lambda: (s := try_status(server))
+                and [p["status"] for p in s["proxies"]] == ["HEALTHY"] * 3,
+            )
+            assert answers(server)
