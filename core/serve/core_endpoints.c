@@ -144,4 +144,7 @@ static int write_models(const struct core_endpoints *c, struct buf *out)
     return 200;
 }
 
-static void put_text(struct buf *out, const char *text) { buf_put_json(out, text, strlen(text)); }
+static void put_text(struct buf *out, const char *text)
+{
+    buf_put_json(out, text, strlen(text));
+}

@@ -24,7 +24,7 @@ struct http_msg;
 struct page;
 
 struct core_endpoints {
-    const char *root_path;          // all strings and arrays are borrowed
+    const char *root_path;           // all strings and arrays are borrowed
     const struct snapshot *snapshot; // NULL: none yet
     const struct page *const *pages; // of every process, for /metrics
     size_t n_pages;

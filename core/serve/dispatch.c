@@ -131,8 +131,8 @@ int dispatch_admits(const struct dispatch *d, struct dispatch_refusal *ret)
                  "the queue of '%s' is full: %u requests wait (max_queued_requests %u); try again "
                  "later",
                  d->name, d->queue.len, d->queue.cap);
-        *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, text, OUTCOME_queue_full,
-                                         retry_after_s(d)};
+        *ret =
+            (struct dispatch_refusal){SV_E_UNAVAILABLE, text, OUTCOME_queue_full, retry_after_s(d)};
         return ret->code;
     }
     return 0;
@@ -312,7 +312,8 @@ static int retry_after_s(const struct dispatch *d)
     if (d->drain.before)
         span_ns += DRAIN_SPAN_NS;
     double left = (double)(d->drain.left + d->drain.before);
-    double wait_s = (double)d->queue.len * ((double)span_ns / (double)NS_PER_S) / (left > 0 ? left : 1);
+    double wait_s =
+        (double)d->queue.len * ((double)span_ns / (double)NS_PER_S) / (left > 0 ? left : 1);
     if (wait_s < 1)
         return 1;
     return wait_s < RETRY_AFTER_MAX_S ? (int)(wait_s + 0.999) : RETRY_AFTER_MAX_S;

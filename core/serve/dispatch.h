@@ -3,14 +3,13 @@
 /*
  * dispatch - what serves one application in this ingress: its queue and its workers.
  *
- * Rules    a request takes a grant at once when nobody waits, else it queues. A freed slot goes to the
- *          head of the queue in the same turn. When requests wait, every ready worker that has none of
- *          our WANT left gets one, and a new one when twice as many wait; when none waits any more it
- *          is taken back. Grants without need are given back when the worker asks.
- * Bounds   the queue's; workers PICK_MAX.
- * Life     made when a snapshot first names the application, kept over snapshots, closed when one
- *          names it no more, freed when its last request has left.
- * Thread   loop thread only.
+ * Rules    a request takes a grant at once when nobody waits, else it queues. A freed slot goes to
+ * the head of the queue in the same turn. When requests wait, every ready worker that has none of
+ *          our WANT left gets one, and a new one when twice as many wait; when none waits any more
+ * it is taken back. Grants without need are given back when the worker asks. Bounds   the queue's;
+ * workers PICK_MAX. Life     made when a snapshot first names the application, kept over snapshots,
+ * closed when one names it no more, freed when its last request has left. Thread   loop thread
+ * only.
  */
 #include "serve/pick.h"
 #include "serve/queue.h"
@@ -63,7 +62,8 @@ int dispatch_admits(const struct dispatch *d, struct dispatch_refusal *ret);
 // Takes the request, or leaves it with the caller (code of *ret < 0).
 int dispatch_add(struct dispatch *d, struct request *r, struct dispatch_refusal *ret);
 void dispatch_put_back(struct dispatch *d, struct request *r); // at its place; then dispatch_pump
-bool dispatch_open_elsewhere(const struct dispatch *d, const struct peer *but); // a free grant there?
+bool dispatch_open_elsewhere(const struct dispatch *d,
+                             const struct peer *but);        // a free grant there?
 void dispatch_remove(struct dispatch *d, struct request *r); // from the queue
 void dispatch_done(struct dispatch *d);                      // one request less
 void dispatch_pump(struct dispatch *d); // grants to those who wait, WANT for the rest

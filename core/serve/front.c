@@ -75,8 +75,7 @@ void front_set_snapshot(struct front *f, struct snapshot *own_snapshot)
 {
     struct snapshot old = f->snapshot;
     close_missing(f, own_snapshot);
-    f->dispatches =
-        xrealloc(f->dispatches, (own_snapshot->n_apps + 1) * sizeof(struct dispatch *));
+    f->dispatches = xrealloc(f->dispatches, (own_snapshot->n_apps + 1) * sizeof(struct dispatch *));
     for (uint32_t i = 0; i < own_snapshot->n_apps; i++) {
         struct dispatch *d = find_dispatch(f, own_snapshot->apps[i].name);
         if (d)
@@ -89,7 +88,8 @@ void front_set_snapshot(struct front *f, struct snapshot *own_snapshot)
     f->has_snapshot = true;
     f->core.snapshot = &f->snapshot;
     set_routes(f);
-    list_for_each(n, &f->peers) assign(f, CONTAINER_OF(n, struct peer, node));
+    list_for_each (n, &f->peers)
+        assign(f, CONTAINER_OF(n, struct peer, node));
     snapshot_finish(&old);
 }
 
@@ -201,8 +201,7 @@ static void on_head(void *ctx, struct http_msg *m)
 static void on_request(void *ctx, struct http_msg *m)
 {
     struct front *f = ctx;
-    bool fresh =
-        f->last.m == m && f->last.started_ns == m->started_ns && f->last.epoch == f->epoch;
+    bool fresh = f->last.m == m && f->last.started_ns == m->started_ns && f->last.epoch == f->epoch;
     struct front_way way = fresh ? f->last.way : find_way(f, m);
     f->last.m = NULL;
     if (way.d) {

@@ -3,8 +3,8 @@
 /*
  * front - what a client's message meets first: the routes, and behind each its dispatch.
  *
- * A message finds its way when its head is there, so that a request nobody can take is refused before
- * its body is read. The core's own paths are answered here.
+ * A message finds its way when its head is there, so that a request nobody can take is refused
+ * before its body is read. The core's own paths are answered here.
  *
  * Owner   the snapshot, the route table, the dispatches, the HTTP server; peers are on its list.
  * Thread  loop thread only.
@@ -25,22 +25,22 @@ struct peer;
 
 enum { FRONT_CODES = 32 }; // refused requests are counted by code; the table of those seen
 
-struct front_way { // where one message goes
+struct front_way {      // where one message goes
     struct dispatch *d; // NULL: to the core, or nowhere
     const char *path;   // below the route prefix, or for the core below the root
     bool core;
 };
 
 struct front {
-    struct inflight *all; // borrowed
-    const char *root_path; // borrowed
+    struct inflight *all;       // borrowed
+    const char *root_path;      // borrowed
     struct http_server *server; // NULL until front_listen and after front_destroy_server
     struct snapshot snapshot;
     bool has_snapshot;
-    struct route_table routes; // entries point to dispatches
+    struct route_table routes;    // entries point to dispatches
     struct dispatch **dispatches; // owned, one for each application of the snapshot
     uint32_t n_dispatches;
-    struct list peers; // of all living workers
+    struct list peers;    // of all living workers
     struct tally nowhere; // requests without a route
     struct core_endpoints core;
     struct page_metric *connections, *accepted;

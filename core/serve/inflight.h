@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * inflight - every request of this ingress: by id, by deadline, and what a worker's death does to it.
+ * inflight - every request of this ingress: by id, by deadline, and what a worker's death does to
+ * it.
  *
  * After a death (the page is read after the last frame):
  *   not given to the plugin          -> back into the queue at its place
@@ -38,10 +39,10 @@ struct inflight {
     uv_loop_t *loop;
     struct turn *turn;
     struct turn_item log_item; // writes the turn's access log lines
-    struct page *page; // borrowed: the process's own
-    double timeout_s;  // request_timeout_s; 0 = none
+    struct page *page;         // borrowed: the process's own
+    double timeout_s;          // request_timeout_s; 0 = none
     bool access_log;
-    bool stopping; // nothing new is taken
+    bool stopping;    // nothing new is taken
     struct map by_id; // submitted ones
     struct list free, alarms;
     struct list deadlines; // every request whose client is there, by deadline, without one last
@@ -49,7 +50,7 @@ struct inflight {
     uint32_t waiting;      // open ones whose client is still there
     uint64_t id_next;
     struct buf scratch; // packed headers of a SUBMIT
-    uint64_t armed_ns; // what the timer is set to; UINT64_MAX = not
+    uint64_t armed_ns;  // what the timer is set to; UINT64_MAX = not
     uv_timer_t timer;
 };
 

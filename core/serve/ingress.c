@@ -10,8 +10,8 @@
 #include "obs/log.h"
 #include "serve/front.h"
 #include "serve/inflight.h"
-#include "serve/last_good.h"
 #include "serve/ingress_orders.h"
+#include "serve/last_good.h"
 #include "serve/pages.h"
 #include "serve/peer.h"
 #include "serve/request.h"
@@ -304,7 +304,7 @@ static int take_page_gone(struct ingress *i, struct wire_frame *f, struct err *e
     if (rc < 0)
         return rc;
     // A link's end may be read after this: then its page must not be looked at.
-    list_for_each(n, &i->front.peers) {
+    list_for_each (n, &i->front.peers) {
         struct peer *p = CONTAINER_OF(n, struct peer, node);
         if (p->child_id == m.child_id)
             p->page = NULL;
@@ -351,8 +351,7 @@ static int attach_control(struct ingress *i, int own_fd, struct err *err)
     static const struct link_ops ops = {.on_frame = on_control_frame,
                                         .on_closed = on_control_closed};
     struct control *c = xcalloc(1, sizeof *c);
-    int rc =
-        link_open(&c->link, &i->loop, &i->turn, own_fd, ROLE_INGRESS, i->name, &ops, c, err);
+    int rc = link_open(&c->link, &i->loop, &i->turn, own_fd, ROLE_INGRESS, i->name, &ops, c, err);
     if (rc < 0) {
         xfree(c);
         return rc;
@@ -399,7 +398,10 @@ static void on_control_closed(struct link *l, const struct err *err)
     link_close(l, on_control_free);
 }
 
-static void on_control_free(struct link *l) { xfree(l->ctx); }
+static void on_control_free(struct link *l)
+{
+    xfree(l->ctx);
+}
 
 static void take_snapshot(struct ingress *i, struct bytes json)
 {
@@ -529,7 +531,10 @@ static void on_drain_over(uv_timer_t *t)
 }
 
 // Clients that take their last answer slowly have had their time.
-static void on_last_moment(uv_timer_t *t) { end(t->data, 0); }
+static void on_last_moment(uv_timer_t *t)
+{
+    end(t->data, 0);
+}
 
 static void on_http_idle(void *ctx)
 {

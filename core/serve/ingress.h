@@ -3,14 +3,14 @@
 /*
  * ingress - the process that clients talk to.
  *
- * Descriptors 3, 4, 5 and 7 as in ARCHITECTURE.md. It starts with BOOT, accepts once it has a listener
- * and a snapshot (control's, or the last good one when control has not come within
+ * Descriptors 3, 4, 5 and 7 as in ARCHITECTURE.md. It starts with BOOT, accepts once it has a
+ * listener and a snapshot (control's, or the last good one when control has not come within
  * INGRESS_ALONE_MS), says READY to control then, and ends with 0 when its drain is over.
  *
- * Drain    DRAIN (it is being replaced): no new connections; the ones it has go on, each answer says
- *          `Connection: close`, and what is left at the deadline is ended with an error.
- *          STOP (the server ends): the same, but new requests are refused and idle connections closed
- *          at once. After the supervisor's end it serves on for orphan_timeout_s, then stops.
+ * Drain    DRAIN (it is being replaced): no new connections; the ones it has go on, each answer
+ * says `Connection: close`, and what is left at the deadline is ended with an error. STOP (the
+ * server ends): the same, but new requests are refused and idle connections closed at once. After
+ * the supervisor's end it serves on for orphan_timeout_s, then stops.
  */
 enum {
     INGRESS_ALONE_MS = 200, // from BOOT to the last good snapshot

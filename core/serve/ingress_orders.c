@@ -17,7 +17,10 @@ struct number {
     size_t at;
 };
 
-#define N(name, kind, member) {#name, kind, offsetof(struct ingress_orders, member)}
+#define N(name, kind, member)                                                                      \
+    {                                                                                              \
+#name, kind, offsetof(struct ingress_orders, member)                                       \
+    }
 static const struct number numbers[] = {
     N(max_request_line_bytes, K_U32, limits.request_line_bytes),
     N(max_header_bytes, K_U32, limits.header_bytes),
@@ -76,7 +79,8 @@ static int parse(const cJSON *root, struct ingress_orders *o, struct err *err)
     return rc;
 }
 
-static int get_number(const cJSON *http, const struct number *n, struct ingress_orders *o, struct err *err)
+static int get_number(const cJSON *http, const struct number *n, struct ingress_orders *o,
+                      struct err *err)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(http, n->name);
     if (!v)

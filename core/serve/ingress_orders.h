@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * ingress_orders - what an ingress is told at its start (BOOT.orders, JSON; ARCHITECTURE.md, "Orders").
+ * ingress_orders - what an ingress is told at its start (BOOT.orders, JSON; ARCHITECTURE.md,
+ * "Orders").
  *
  * A key that is missing keeps its default, one of a wrong type or out of range is an error; unknown
  * ones are skipped: a newer control may say more.

@@ -17,11 +17,12 @@ int last_good_read(const char *state_dir, struct buf *out, struct err *err)
 {
     char path[PATH_MAX];
     if (snprintf(path, sizeof path, "%s/snapshot.json", state_dir) >= PATH_MAX)
-        return err_set(err, SV_E_INVALID, "the state folder's path is longer than %d bytes", PATH_MAX);
+        return err_set(err, SV_E_INVALID, "the state folder's path is longer than %d bytes",
+                       PATH_MAX);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return err_set(err, errno == ENOENT ? SV_E_NOT_FOUND : SV_E_INTERNAL, "opening '%s': %s", path,
-                       err_errno(errno));
+        return err_set(err, errno == ENOENT ? SV_E_NOT_FOUND : SV_E_INTERNAL, "opening '%s': %s",
+                       path, err_errno(errno));
     ssize_t n;
     while ((n = read(fd, buf_reserve(out, READ_STEP), READ_STEP)) > 0 &&
            buf_len(out) <= SNAPSHOT_MAX)

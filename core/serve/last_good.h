@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * last_good - the last snapshot that control pushed, as it keeps it in the state folder: for an ingress
- * that starts while control is away.
+ * last_good - the last snapshot that control pushed, as it keeps it in the state folder: for an
+ * ingress that starts while control is away.
  */
 #include "base/buf.h"
 

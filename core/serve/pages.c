@@ -8,7 +8,10 @@
 
 #include <unistd.h>
 
-static struct page *writable(const struct page *p) { return (struct page *)(uintptr_t)p; }
+static struct page *writable(const struct page *p)
+{
+    return (struct page *)(uintptr_t)p;
+}
 
 static int add(struct pages *p, uint64_t child_id, int fd, struct page **ret, struct err *err)
 {

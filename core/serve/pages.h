@@ -4,7 +4,8 @@
  * pages - the shared pages of all processes that this ingress knows of, for /metrics and for what a
  * dead worker was doing.
  *
- * A page stays until PAGE_GONE: the numbers of a dead process count until they are in the fold page.
+ * A page stays until PAGE_GONE: the numbers of a dead process count until they are in the fold
+ * page.
  *
  * Bounds  PAGES_MAX; more are refused with an err.
  * Owner   the mappings.

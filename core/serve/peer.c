@@ -36,8 +36,8 @@ int peer_open(const struct peer_conf *c, int own_fd, const char *own_name, struc
     p->on_gone = c->on_gone;
     snprintf(p->name, sizeof p->name, "%s", c->name);
     list_init(&p->requests);
-    int rc = link_open(&p->link, c->all->loop, c->all->turn, own_fd, ROLE_INGRESS, own_name, &ops, p,
-                       err);
+    int rc = link_open(&p->link, c->all->loop, c->all->turn, own_fd, ROLE_INGRESS, own_name, &ops,
+                       p, err);
     if (rc < 0) {
         xfree(p);
         return err_ctx(err, "connecting with %s", c->name);
@@ -64,7 +64,10 @@ bool peer_is_ready(const struct peer *p)
     return state != WS_DRAINING && state != WS_FAILED;
 }
 
-bool peer_is_open(const struct peer *p) { return p->grants > 0 && peer_is_ready(p); }
+bool peer_is_open(const struct peer *p)
+{
+    return p->grants > 0 && peer_is_ready(p);
+}
 
 void peer_want(struct peer *p, uint32_t count, uint64_t deadline_ns)
 {
@@ -125,7 +128,10 @@ static void die(struct peer *p)
     link_close(&p->link, on_free);
 }
 
-static void on_free(struct link *l) { xfree(l->ctx); }
+static void on_free(struct link *l)
+{
+    xfree(l->ctx);
+}
 
 static int take_frame(struct peer *p, const struct wire_frame *f, struct err *err)
 {
@@ -157,8 +163,9 @@ static int take_grant(struct peer *p, const struct wire_frame *f, struct err *er
     if (rc < 0)
         return rc;
     if (g.count > PAGE_REQUESTS || p->grants + p->used + g.count > PAGE_REQUESTS)
-        return err_set(err, SV_E_INVALID, "grant of %u slots with %u granted and %u used (limit %d)",
-                       g.count, p->grants, p->used, PAGE_REQUESTS);
+        return err_set(err, SV_E_INVALID,
+                       "grant of %u slots with %u granted and %u used (limit %d)", g.count,
+                       p->grants, p->used, PAGE_REQUESTS);
     p->grants += g.count;
     p->want_left -= g.count < p->want_left ? g.count : p->want_left;
     p->load = g.in_flight > p->used ? g.in_flight : p->used;

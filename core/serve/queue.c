@@ -29,14 +29,16 @@ int queue_push(struct queue *q, struct queue_item *item, struct err *err)
 {
     CHECK(item->at == QUEUE_OUT);
     if (q->len >= q->cap)
-        return err_set(err, SV_E_UNAVAILABLE,
-                       "the queue is full: %u requests wait (max_queued_requests %u); try again later",
-                       q->len, q->cap);
+        return err_set(
+            err, SV_E_UNAVAILABLE,
+            "the queue is full: %u requests wait (max_queued_requests %u); try again later", q->len,
+            q->cap);
     if (item->bytes > q->cap_bytes || q->bytes > q->cap_bytes - item->bytes)
-        return err_set(err, SV_E_UNAVAILABLE,
-                       "the queue is full: %zu bytes wait and this request has %zu (max_queued_bytes "
-                       "%zu); try again later",
-                       q->bytes, item->bytes, q->cap_bytes);
+        return err_set(
+            err, SV_E_UNAVAILABLE,
+            "the queue is full: %zu bytes wait and this request has %zu (max_queued_bytes "
+            "%zu); try again later",
+            q->bytes, item->bytes, q->cap_bytes);
     item->seq = ++q->seq;
     queue_put_back(q, item);
     return 0;
@@ -62,7 +64,10 @@ struct queue_item *queue_pop(struct queue *q)
     return item;
 }
 
-struct queue_item *queue_peek(const struct queue *q) { return q->len ? q->heap[0] : NULL; }
+struct queue_item *queue_peek(const struct queue *q)
+{
+    return q->len ? q->heap[0] : NULL;
+}
 
 void queue_remove(struct queue *q, struct queue_item *item)
 {

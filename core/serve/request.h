@@ -3,16 +3,16 @@
 /*
  * request - one exchange between a client and a replica, from its whole head to the end of both.
  *
- * Sides    `m` is the client's side, `peer` the replica's. They end independently: a client that left
- *          leaves an entry that holds its slot until the worker's END; it is freed when both are over.
+ * Sides    `m` is the client's side, `peer` the replica's. They end independently: a client that
+ * left leaves an entry that holds its slot until the worker's END; it is freed when both are over.
  *
  *              QUEUED --grant--> SUBMITTED --END or death--> FREE
  *                ^  \               |  |
  *                |   \--gone--> FREE|  +--REFUSED--> RESTING --back-off--> QUEUED
  *                +------ death of the worker, not given -----+
  *
- * Body     a buffered one stays with the message until the answer is complete, so that it can be sent
- *          again. A streamed one is kept in `in` until the worker confirms that somebody took of it.
+ * Body     a buffered one stays with the message until the answer is complete, so that it can be
+ * sent again. A streamed one is kept in `in` until the worker confirms that somebody took of it.
  * Windows  `window`: body bytes the worker still takes. `owed`: DATA bytes it is owed a window for.
  * Owner    inflight; from its free list, so that steady traffic allocates nothing.
  * Thread   loop thread only.
@@ -41,12 +41,12 @@ enum request_state {
 };
 
 enum {
-    REQUEST_PAUSE_BYTES = 64 << 10,    // unsent bytes of a streamed body that stop reading
-    REQUEST_PIECE_BYTES = 32 << 10,    // of a streamed body, kept
-    REQUEST_WINDOW_STEP = 64 << 10,    // a window is given back in steps of at least so much
-    REQUEST_LINK_BYTES = 8 << 20,      // waiting for one worker: more bodies wait with their requests
-    REQUEST_STALL_MS = 1,              // then look again
-    REQUEST_CLOSE_GRACE_S = 5,         // from a websocket's close to CANCEL
+    REQUEST_PAUSE_BYTES = 64 << 10, // unsent bytes of a streamed body that stop reading
+    REQUEST_PIECE_BYTES = 32 << 10, // of a streamed body, kept
+    REQUEST_WINDOW_STEP = 64 << 10, // a window is given back in steps of at least so much
+    REQUEST_LINK_BYTES = 8 << 20,   // waiting for one worker: more bodies wait with their requests
+    REQUEST_STALL_MS = 1,           // then look again
+    REQUEST_CLOSE_GRACE_S = 5,      // from a websocket's close to CANCEL
 };
 
 struct request {
@@ -66,7 +66,7 @@ struct request {
     char id_text[17];
     uint64_t deadline_ns, submitted_ns, first_ns, last_ns; // CLOCK_MONOTONIC; 0 = none yet
     uint32_t attempt, crashes, refusals;
-    int status;      // of the answer's head
+    int status; // of the answer's head
     bool websocket, stream_in, wants_stream;
     bool answered;  // the first byte of the answer is on its way
     bool sse;       // the answer is an event stream
@@ -98,7 +98,7 @@ void request_on_end(struct request *r, const struct wire_end *end); // frees it
 // worker's if it has one. Frees a request that no worker has.
 void request_fail(struct request *r, int code, const char *text, enum outcome outcome,
                   int retry_after_s);
-void request_on_alarm(struct request *r); // its alarm went off
+void request_on_alarm(struct request *r);   // its alarm went off
 void request_leave_peer(struct request *r); // the worker is done with it, or dead
 void request_release(struct request *r);    // both sides are over: frees it
 

@@ -20,7 +20,10 @@ struct field {
     double max; // of numbers
 };
 
-#define F(member, kind, max) {#member, kind, offsetof(struct snapshot_app, member), max}
+#define F(member, kind, max)                                                                       \
+    {                                                                                              \
+#member, kind, offsetof(struct snapshot_app, member), max                                  \
+    }
 #define EXACT_MAX 9007199254740992.0 // 2^53: whole numbers up to here are exact in JSON
 static const struct field fields[] = {
     F(name, K_STR, 0),
@@ -148,7 +151,8 @@ static int parse_field(struct arena *a, const struct field *f, const cJSON *v,
         return 0;
     case K_SECONDS:
         if (!whole)
-            return err_set(err, SV_E_INVALID, "'%s' must be seconds from 0 to %.0f", f->name, f->max);
+            return err_set(err, SV_E_INVALID, "'%s' must be seconds from 0 to %.0f", f->name,
+                           f->max);
         *(double *)to = v->valuedouble;
         return 0;
     case K_STRS:
@@ -197,8 +201,9 @@ static int check_twice(const struct snapshot *s, struct err *err)
                 return err_set(err, SV_E_INVALID, "snapshot: two applications are named '%s'",
                                a->name);
             if (a->route_prefix && b->route_prefix && strcmp(a->route_prefix, b->route_prefix) == 0)
-                return err_set(err, SV_E_INVALID, "snapshot: '%s' and '%s' have the same prefix '%s'",
-                               b->name, a->name, a->route_prefix);
+                return err_set(err, SV_E_INVALID,
+                               "snapshot: '%s' and '%s' have the same prefix '%s'", b->name,
+                               a->name, a->route_prefix);
         }
     return 0;
 }

@@ -4,10 +4,10 @@
  * snapshot - the routes as control sees them: JSON text to structs, strict.
  *
  * Strict  a missing key, a wrong type or a number out of range refuses the whole text: an ingress
- *         then keeps the last one that it understood. Two applications with the same route prefix or
- *         name are refused too. Unknown keys are skipped: a newer control may say more.
- * Bounds  SNAPSHOT_MAX bytes of text, SNAPSHOT_APPS applications.
- * Owner   everything hangs on snapshot.arena.
+ *         then keeps the last one that it understood. Two applications with the same route prefix
+ * or name are refused too. Unknown keys are skipped: a newer control may say more. Bounds
+ * SNAPSHOT_MAX bytes of text, SNAPSHOT_APPS applications. Owner   everything hangs on
+ * snapshot.arena.
  */
 #include "base/arena.h"
 #include "base/buf.h"
@@ -17,7 +17,12 @@
 
 struct err;
 
-enum { SNAPSHOT_MAX = 4 << 20, SNAPSHOT_APPS = 1000, SNAPSHOT_WORKERS = 1024, SNAPSHOT_MODELS = 1000 };
+enum {
+    SNAPSHOT_MAX = 4 << 20,
+    SNAPSHOT_APPS = 1000,
+    SNAPSHOT_WORKERS = 1024,
+    SNAPSHOT_MODELS = 1000
+};
 
 struct snapshot_app {
     const char *name;

@@ -16,8 +16,9 @@ struct http_msg;
 struct inflight;
 
 #define OUTCOMES(X)                                                                                \
-    X(ok) X(error) X(client_gone) X(slow_reader) X(timeout) X(queue_full) X(unavailable)           \
-    X(replica_lost) X(shutdown) X(not_found)
+    X(ok)                                                                                          \
+    X(error) X(client_gone) X(slow_reader) X(timeout) X(queue_full) X(unavailable) X(replica_lost) \
+        X(shutdown) X(not_found)
 enum outcome {
 #define X(name) OUTCOME_##name,
     OUTCOMES(X)
@@ -30,7 +31,7 @@ enum requeue_why { REQUEUE_DIED = 0, REQUEUE_RETRIED = 1, REQUEUE_REFUSED = 2, R
 enum { TALLY_RESULTS = 64 };
 
 struct tally {
-    struct page *page; // borrowed: the process's own
+    struct page *page;                    // borrowed: the process's own
     const char *app, *deployment, *route; // borrowed from the dispatch
     struct page_metric *queue_wait, *first_byte, *duration, *gap;
     struct page_metric *queued, *queued_bytes, *bytes_in, *bytes_out, *requeued[REQUEUE_COUNT];

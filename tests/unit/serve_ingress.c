@@ -92,7 +92,8 @@ static int next_frame(struct end *e, int ms)
     for (;;) {
         buf_consume(&e->in, e->used);
         e->used = 0;
-        int64_t n = wire_next(buf_len(&e->in) ? buf_head(&e->in) : "", buf_len(&e->in), &e->f, NULL);
+        int64_t n =
+            wire_next(buf_len(&e->in) ? buf_head(&e->in) : "", buf_len(&e->in), &e->f, NULL);
         assert_true(n >= 0);
         if (n > 0) {
             e->used = (size_t)n;
@@ -201,8 +202,9 @@ static void put_snapshot(struct buf *json, const char *members)
                "\"max_ongoing_requests\":8,\"max_body_bytes\":1048576,"
                "\"max_response_buffer_bytes\":4194304,\"graceful_shutdown_timeout_s\":2,"
                "\"max_queued_bytes\":100000000,\"models\":[\"m1\"]%s%s}]}",
-               members ? "," : ",\"status\":\"RUNNING\",\"message\":\"\",\"stream_in\":false,"
-                               "\"retry_safe\":false,\"max_queued_requests\":2",
+               members ? ","
+                       : ",\"status\":\"RUNNING\",\"message\":\"\",\"stream_in\":false,"
+                         "\"retry_safe\":false,\"max_queued_requests\":2",
                members ? members : "");
 }
 
@@ -342,8 +344,7 @@ static const char *answer(int fd, const char *want)
         if (want && strstr(text, want))
             return text;
         struct pollfd p = {fd, POLLIN, 0};
-        ssize_t got =
-            poll(&p, 1, WAIT_MS) > 0 ? recv(fd, text + n, sizeof text - 1 - n, 0) : -1;
+        ssize_t got = poll(&p, 1, WAIT_MS) > 0 ? recv(fd, text + n, sizeof text - 1 - n, 0) : -1;
         if (got <= 0) {
             if (want)
                 fail_msg("'%s' did not come, but: %s", want, text);
@@ -365,11 +366,10 @@ static void assert_has(const char *text, const char *part)
 static void say_ok(int worker, uint64_t id, const char *text)
 {
     struct buf b = {0}; // in one piece, so that the length is known when the head is written
-    wire_put_head(&b, id, 0,
-                  &(struct wire_head){.status = 200,
-                                      .content_length = -1,
-                                      .content_type = "text/plain",
-                                      .headers = {"", 0}});
+    wire_put_head(
+        &b, id, 0,
+        &(struct wire_head){
+            .status = 200, .content_length = -1, .content_type = "text/plain", .headers = {"", 0}});
     wire_put_raw(&b, WIRE_data, id, 0, text, strlen(text));
     wire_put_end(&b, id, 0, &(struct wire_end){.text = "", .notes = {"", 0}});
     send_fds(&w.worker[worker], &b, NULL, 0);
@@ -860,8 +860,7 @@ static void drained_by_control(void **state)
     uint64_t id;
     expect_submit(&w.worker[0], &id);
     struct end *e = &w.worker[0];
-    SAY(e, head, id, 0, .status = 200, .content_length = -1,
-        .content_type = "text/event-stream");
+    SAY(e, head, id, 0, .status = 200, .content_length = -1, .content_type = "text/event-stream");
     say_raw(e, WIRE_data, id, 0, "data: 1\n\n", 9);
     answer(open, "data: 1");
     SAY(&w.control, drain, 0, 0, .deadline_ns = clock_now_ns() + 3 * NS_PER_S);

@@ -106,7 +106,8 @@ int main(void)
     struct CMUnitTest tests[sizeof rows / sizeof *rows + 1];
     size_t n = 0;
     for (; n < sizeof rows / sizeof *rows; n++)
-        tests[n] = (struct CMUnitTest){rows[n].name, run_row, NULL, NULL, (void *)(uintptr_t)&rows[n]};
+        tests[n] =
+            (struct CMUnitTest){rows[n].name, run_row, NULL, NULL, (void *)(uintptr_t)&rows[n]};
     tests[n] = (struct CMUnitTest){"against an oracle", against_oracle, NULL, NULL, NULL};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,7 +83,8 @@ int main(void)
     enum { N = sizeof rows / sizeof *rows };
     struct CMUnitTest tests[N + 2];
     for (size_t i = 0; i < N; i++)
-        tests[i] = (struct CMUnitTest){rows[i].path, find_row, NULL, NULL, (void *)(uintptr_t)&rows[i]};
+        tests[i] =
+            (struct CMUnitTest){rows[i].path, find_row, NULL, NULL, (void *)(uintptr_t)&rows[i]};
     tests[N] = (struct CMUnitTest)cmocka_unit_test(below);
     tests[N + 1] = (struct CMUnitTest)cmocka_unit_test(core_paths);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,7 +115,8 @@ int main(void)
     enum { N = sizeof rows / sizeof *rows };
     struct CMUnitTest tests[N + 2];
     for (size_t i = 0; i < N; i++)
-        tests[i] = (struct CMUnitTest){rows[i].to, run_row, NULL, NULL, (void *)(uintptr_t)&rows[i]};
+        tests[i] =
+            (struct CMUnitTest){rows[i].to, run_row, NULL, NULL, (void *)(uintptr_t)&rows[i]};
     tests[N] = (struct CMUnitTest)cmocka_unit_test(every_field);
     tests[N + 1] = (struct CMUnitTest)cmocka_unit_test(twice);
     return cmocka_run_group_tests(tests, NULL, NULL);
