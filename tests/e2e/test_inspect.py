@@ -92,7 +92,9 @@ def test_refused(case):
 
 @pytest.mark.parametrize("case", CRASHES)
 def test_crashes_only_the_looker(case):
-    refused(inspect(descriptor(case)), r"SIGSEGV|SIGBUS|signal|AddressSanitizer")
+    # A sanitizer's report of this crash is none that `make asan` should find.
+    env = {k: v for k, v in os.environ.items() if not k.endswith("SAN_OPTIONS")}
+    refused(inspect(descriptor(case), env=env), r"SIGSEGV|SIGBUS|signal|AddressSanitizer|status")
 
 
 def test_every_descriptor_is_tested():
