@@ -65,9 +65,10 @@ typedef struct {
     const sv_cfg *cfg;
     const char *rules, *state, *defaults, *live;
     int trace_fd;
-    int64_t health, batch_sleep_ms, batch_busy_ms, refuse_first;
+    _Atomic int64_t health;
+    int64_t batch_sleep_ms, batch_busy_ms, refuse_first;
     _Atomic int64_t open_now, open_max, requests, cancels, ended, batches, largest, threads;
-    uint64_t calls[32]; // by callback, see called()
+    _Atomic uint64_t calls[32]; // by callback, see called()
     sv_metric *m_requests, *m_cancels, *m_ended, *m_batches, *m_open_max;
     stream **open; // owned, open[0, n_open)
     int n_open;
@@ -454,7 +455,8 @@ static void serve(fake *f, sv_req *r, uint32_t batch)
 {
     ask a = ask_of(f, r);
     int code = asked(f, &a, "run", true, 1);
-    f->health = a.health ? a.health : f->health;
+    if (a.health)
+        f->health = a.health;
     busy_ms(a.busy_ms);
     sleep_ms(a.block_ms);
     bool gone = wait_asleep(r, a.hold ? INT32_MAX : a.sleep_ms, &a);
@@ -606,7 +608,8 @@ static int submit(void *self, sv_req *r)
     if (!s)
         return code ? code : SV_E_OVERLOADED;
     entered(f, r);
-    f->health = a.health ? a.health : f->health;
+    if (a.health)
+        f->health = a.health;
     *s = (stream){.req = r, .ask = a, .due_ns = now_ns() + (uint64_t)a.sleep_ms * 1000000u};
     s->input_open = (r->flags & (SV_REQ_WEBSOCKET | SV_REQ_STREAM_IN)) != 0;
     r->user = s;
