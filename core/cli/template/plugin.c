@@ -42,5 +42,5 @@ static const sv_option options[] = {
     {SV_STR, 0, "greeting", "Hello", 0, 0, "The word before the name."},
 };
 
-SV_PLUGIN(.name = "@name@", .version = "0.1", .about = "Greets whoever asks.",
-          SV_OPTIONS(options), .create = create, .run = run, .destroy = free);
+SV_PLUGIN(.name = "@name@", .version = "0.1", .about = "Greets whoever asks.", SV_OPTIONS(options),
+          .create = create, .run = run, .destroy = free);
