@@ -83,7 +83,7 @@ void inflight_give(struct inflight *all, struct request *r)
     r->state = RQ_FREE;
     all->open--;
     buf_clear(&r->in);
-    if (r->in.cap > REQUEST_PAUSE_BYTES)
+    if (r->in.cap > REQUEST_KEEP_BYTES)
         buf_finish(&r->in);
     if (all->n_free >= INFLIGHT_FREE) {
         buf_finish(&r->in);

@@ -194,9 +194,8 @@ static int take_state(struct peer *p, const struct wire_frame *f, struct err *er
     int rc = wire_get_state(f, &m, err);
     if (rc < 0)
         return rc;
-    if (m.state > WS_DEGRADED)
-        return err_set(err, SV_E_INVALID, "state %u is unknown", m.state);
-    p->state = (enum wire_status)m.state;
+    // One that we don't know, from a newer worker, is not READY: that is all that counts here.
+    p->state = m.state <= WS_DEGRADED ? (enum wire_status)m.state : WS_DEGRADED;
     p->want_left = 0; // a worker that was not ready may have forgotten it
     if (p->d)
         dispatch_pump(p->d);

@@ -45,6 +45,7 @@ enum {
     REQUEST_PIECE_BYTES = 32 << 10, // of a streamed body, kept
     REQUEST_WINDOW_STEP = 64 << 10, // a window is given back in steps of at least so much
     REQUEST_LINK_BYTES = 8 << 20,   // waiting for one worker: more bodies wait with their requests
+    REQUEST_KEEP_BYTES = 4 << 10,   // of a buffer that stays with whoever is done with it
     REQUEST_STALL_MS = 1,           // then look again
     REQUEST_CLOSE_GRACE_S = 5,      // from a websocket's close to CANCEL
 };

@@ -550,6 +550,91 @@ static void too_much_data(void **state)
     answer(fd, NULL);
 }
 
+static uint64_t random_state = 12345;
+static uint32_t random_below(uint32_t n)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 33) % n;
+}
+
+// One frame of the worker's kinds, whole or with a broken payload, for an id of ours or nobody's.
+static void put_nonsense(struct buf *b, uint64_t live_id)
+{
+    static const enum wire_kind kinds[] = {WIRE_grant, WIRE_recall,  WIRE_head,   WIRE_data,
+                                           WIRE_end,   WIRE_refused, WIRE_window, WIRE_state};
+    enum wire_kind kind = kinds[random_below(8)];
+    uint64_t id = random_below(2) ? live_id : live_id + random_below(3);
+    char noise[64];
+    for (size_t i = 0; i < sizeof noise; i++)
+        noise[i] = (char)random_below(256);
+    size_t start = buf_len(b);
+    switch (kind) {
+    case WIRE_grant:
+        wire_put_grant(b, 0, 0, &(struct wire_grant){.count = random_below(8), .cap = 8});
+        break;
+    case WIRE_recall:
+        wire_put_recall(b, 0, 0, &(struct wire_recall){.count = random_below(UINT32_MAX)});
+        break;
+    case WIRE_head:
+        wire_put_head(b, id, 0,
+                      &(struct wire_head){.status = random_below(1000),
+                                          .content_length = (int64_t)random_below(100) - 5,
+                                          .content_type = random_below(2) ? "text/plain" : "a\r\nb",
+                                          .headers = {"x\0y\r\n\0", random_below(8)}});
+        break;
+    case WIRE_end:
+        wire_put_end(b, id, 0,
+                     &(struct wire_end){.code = (int32_t)random_below(2000) - 1000,
+                                        .text = "\r\n\"",
+                                        .notes = {noise, sizeof noise}});
+        break;
+    case WIRE_refused:
+        wire_put_refused(b, id, 0, &(struct wire_refused){.code = (int32_t)random_below(600)});
+        break;
+    case WIRE_window:
+        wire_put_window(b, id, 0, &(struct wire_window){.bytes = random_below(UINT32_MAX)});
+        break;
+    case WIRE_state:
+        wire_put_state(b, 0, 0, &(struct wire_state){.state = random_below(6), .text = ""});
+        break;
+    default:
+        wire_put_raw(b, kind, id, random_below(128), noise, random_below(sizeof noise));
+    }
+    if (random_below(50) == 0) // any byte of the payload
+        buf_head(
+            b)[start + WIRE_HEAD + random_below((uint32_t)(buf_len(b) - start - WIRE_HEAD + 1))] ^=
+            1;
+}
+
+// Whatever a worker says, the ingress stays: at most it breaks with that worker.
+static void hostile_worker(void **state)
+{
+    (void)state;
+    begin("\"request_timeout_s\":0.05", NULL, true);
+    for (int round = 0; round < 150; round++) {
+        attach_worker(0);
+        grant(0, 2);
+        int fds[2] = {get("/app"), get("/app")};
+        uint64_t id = 0;
+        if (next_frame(&w.worker[0], 20) == WIRE_submit)
+            id = w.worker[0].f.head.id;
+        struct buf b = {0};
+        for (int i = 0; i < 40; i++)
+            put_nonsense(&b, id);
+        buf_put(&b, "", 1); // so that the last byte exists
+        (void)!send(w.worker[0].fd, buf_head(&b), buf_len(&b) - 1, MSG_NOSIGNAL);
+        buf_finish(&b);
+        if (random_below(2))
+            usleep(1000);
+        close_end(&w.worker[0]);
+        page_unmap(w.page[0]);
+        close(fds[0]);
+        close(fds[1]);
+    }
+    w.page[0] = NULL;
+    assert_has(answer(get("/-/healthz"), NULL), "success");
+}
+
 static void client_leaves(void **state)
 {
     (void)state;
@@ -952,6 +1037,7 @@ int main(void)
         cmocka_unit_test_teardown(large_body, finish),
         cmocka_unit_test_teardown(answer_window, finish),
         cmocka_unit_test_teardown(too_much_data, finish),
+        cmocka_unit_test_teardown(hostile_worker, finish),
         cmocka_unit_test_teardown(client_leaves, finish),
         cmocka_unit_test_teardown(queue_full, finish),
         cmocka_unit_test_teardown(timeouts, finish),
