@@ -111,9 +111,11 @@ def child_ticks():
     return (used.children_user + used.children_system) / TICK_S
 
 
-def seconds_of(text):
-    value, unit = re.match(r"([\d.]+)(us|ms|s|m)$", text).groups()
-    return float(value) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[unit]
+def seconds_of(out, name):
+    """A latency of wrk's table in seconds, NaN where it has none (no request was answered)."""
+    match = re.search(name + r"%\s+([\d.]+)(us|ms|s|m|h)\b", out)
+    units = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+    return float(match.group(1)) * units[match.group(2)] if match else float("nan")
 
 
 class Wrk:
@@ -128,8 +130,8 @@ class Wrk:
         ).stdout
         requests = int(re.search(r"(\d+) requests in", out).group(1))
         self.rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
-        self.p50 = seconds_of(re.search(r"50%\s+(\S+)", out).group(1))
-        self.p99 = seconds_of(re.search(r"99%\s+(\S+)", out).group(1))
+        self.p50 = seconds_of(out, "50")
+        self.p99 = seconds_of(out, "99")
         used = sum(map(harness.cpu_ticks, pids)) - ticks
         self.cpu = used * TICK_S / max(1, requests)
         self.foreign, self.stolen = cores.foreign(child_ticks() - mine)

@@ -225,6 +225,47 @@ static bool send_all(struct link *l)
     return true;
 }
 
+// What the socket took of out and then of the payload: out is shortened; how much of the payload.
+static size_t sent_behind_out(struct link *l, size_t sent)
+{
+    size_t waited = buf_len(&l->out), of_out = sent < waited ? sent : waited;
+    buf_consume(&l->out, of_out);
+    l->out_sent += (uint64_t)sent;
+    return sent - of_out;
+}
+
+static size_t send_direct(struct link *l, const void *p, size_t n)
+{
+    struct iovec iov[2] = {{.iov_base = buf_head(&l->out), .iov_len = buf_len(&l->out)},
+                           {.iov_base = (void *)(uintptr_t)p, .iov_len = n}};
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = ARRAY_LEN(iov)};
+    ssize_t sent;
+    do
+        sent = sendmsg(l->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno != EAGAIN)
+        go_deaf(l);
+    return sent_behind_out(l, sent > 0 ? (size_t)sent : 0);
+}
+
+void link_put_raw(struct link *l, enum wire_kind kind, uint64_t id, uint32_t flags, const void *p,
+                  size_t n)
+{
+    bool open = !l->ended && !l->closing && !l->deaf;
+    if (n < LINK_DIRECT_MIN || !open || link_blocked(l) || l->n_out_fds) {
+        wire_put_raw(&l->out, kind, id, flags, p, n);
+        link_kick(l);
+        return;
+    }
+    wire_put_raw_head(&l->out, kind, id, flags, n);
+    size_t done = send_direct(l, p, n);
+    if (l->deaf)
+        return;
+    buf_put(&l->out, (const char *)p + done, n - done);
+    if (done < n)
+        watch(l, UV_READABLE | UV_DISCONNECT | UV_WRITABLE);
+}
+
 void link_flush(struct link *l)
 {
     if (l->ended || l->closing || l->deaf)

@@ -21,7 +21,11 @@
 #include "base/turn.h"
 #include "wire/wire.h"
 
-enum { LINK_TURN_BYTES = 1 << 20, LINK_OUT_MAX = 64 << 20 }; // bytes
+enum {
+    LINK_TURN_BYTES = 1 << 20, // bytes
+    LINK_OUT_MAX = 64 << 20,   // bytes
+    LINK_DIRECT_MIN = 16 << 10 // bytes of a payload that is worth a system call of its own
+};
 
 struct link;
 struct link_fds;
@@ -59,4 +63,13 @@ int link_open(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, en
 void link_kick(struct link *l);                               // there is something in link->out
 void link_put_fds(struct link *l, const int *own_fds, int n); // belongs to the next frame put
 void link_flush(struct link *l);                              // now, without waiting for the turn
+// A BODY or DATA frame. A large payload leaves at once from where it lies, behind all that waits;
+// only what the socket does not take is copied. Kicks.
+void link_put_raw(struct link *l, enum wire_kind kind, uint64_t id, uint32_t flags, const void *p,
+                  size_t n);
+// The socket has refused bytes and not yet taken them.
+static inline bool link_blocked(const struct link *l)
+{
+    return l->events & UV_WRITABLE;
+}
 void link_close(struct link *l, void (*on_free)(struct link *)); // memory is yours again in on_free

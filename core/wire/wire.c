@@ -178,6 +178,14 @@ void wire_put_raw(struct buf *out, enum wire_kind kind, uint64_t id, uint32_t fl
     close_frame(out, at, kind, id, flags);
 }
 
+void wire_put_raw_head(struct buf *out, enum wire_kind kind, uint64_t id, uint32_t flags, size_t n)
+{
+    CHECK((kind == WIRE_body || kind == WIRE_data) && n <= WIRE_DATA_MAX);
+    struct wire_frame_head head = {
+        .size = (uint32_t)n, .kind = (uint8_t)kind, .flags = (uint16_t)flags, .id = id};
+    buf_put(out, &head, WIRE_HEAD);
+}
+
 int64_t wire_next(const char *p, size_t n, struct wire_frame *ret, struct err *err)
 {
     struct wire_frame_head head;

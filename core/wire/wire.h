@@ -106,6 +106,9 @@ enum wire_kind {
 void wire_put_raw(struct buf *out, enum wire_kind kind, uint64_t id, uint32_t flags, const void *p,
                   size_t n);
 
+// The head alone: n bytes of payload must follow.
+void wire_put_raw_head(struct buf *out, enum wire_kind kind, uint64_t id, uint32_t flags, size_t n);
+
 // Takes one whole frame from the front of [p, p+n): bytes used, 0 = more is needed, < 0 = broken.
 // fds are not filled in.
 int64_t wire_next(const char *p, size_t n, struct wire_frame *ret, struct err *err);

@@ -7,7 +7,8 @@
 
 enum { WINDOW_STEP = WIRE_WINDOW / 4 }; // bytes given back at once
 
-static bool put_answer(struct request *r, struct buf *out);
+static bool put_answer(struct request *r, struct neighbour *n);
+static void put_data(struct request *r, struct neighbour *n, bool complete);
 static void put_head(struct request *r, struct buf *out, bool complete);
 static void put_end(struct request *r, struct buf *out);
 static void leave(struct hub *h, struct request *r);
@@ -25,14 +26,14 @@ void answer_pump(struct hub *h, struct request *r)
 {
     struct neighbour *n = r->from;
     bool over = false;
+    list_remove(&r->stalled);
     pthread_mutex_lock(&r->lock);
     r->took += (uint32_t)r->in_done;
     r->in_done = 0;
     if (n && r->state != RS_OVER) {
-        struct buf *out = &n->link.out;
-        over = put_answer(r, out);
+        over = put_answer(r, n);
         if (!over)
-            put_window(r, out);
+            put_window(r, &n->link.out);
         n->dirty = true;
     }
     bool ended = r->ended, slow = r->slow && !ended;
@@ -51,8 +52,9 @@ void answer_pump(struct hub *h, struct request *r)
 }
 
 // True: END or REFUSED was written. The lock is held.
-static bool put_answer(struct request *r, struct buf *out)
+static bool put_answer(struct request *r, struct neighbour *n)
 {
+    struct buf *out = &n->link.out;
     bool complete = r->ended && r->code >= 0, websocket = r->emit.form == EMIT_WEBSOCKET;
     if (r->slow) {
         put_end(r, out);
@@ -70,26 +72,49 @@ static bool put_answer(struct request *r, struct buf *out)
     bool begins = r->sent || complete || (websocket && r->accepted && !r->ended);
     if (!r->head_written && begins)
         put_head(r, out, complete);
-    r->window -= emit_pump(&r->emit, out, r->pub.id, r->window,
-                           complete || r->emit.form == EMIT_SSE, complete);
+    put_data(r, n, complete);
     if (!r->ended || !emit_empty(&r->emit))
         return false;
     put_end(r, out);
     return true;
 }
 
+static bool put_direct(void *ctx, uint64_t id, uint32_t flags, const char *p, size_t n)
+{
+    struct link *l = ctx;
+    link_put_raw(l, WIRE_data, id, flags, p, n);
+    return !link_blocked(l);
+}
+
+/*
+ * A large answer waits here, where it lies, while the link is full: copied into the link's buffer
+ * it would leave no sooner, and the window of every request at once is more than a cache holds.
+ * Small ones go past it.
+ */
+static void put_data(struct request *r, struct neighbour *n, bool complete)
+{
+    struct emit_sink to = {.out = &n->link.out, .direct = put_direct, .ctx = &n->link};
+    if (r->emit.bytes < EMIT_DIRECT_MIN || !link_blocked(&n->link))
+        r->window -= emit_pump(&r->emit, &to, r->pub.id, r->window,
+                               complete || r->emit.form == EMIT_SSE, complete);
+    if (link_blocked(&n->link) && r->emit.bytes > 0 && r->window > 0)
+        list_push(&n->stalled, &r->stalled);
+}
+
 static void put_head(struct request *r, struct buf *out, bool complete)
 {
     bool websocket = r->emit.form == EMIT_WEBSOCKET;
     r->head_written = true;
-    wire_put_head(out, r->pub.id, 0,
-                  &(struct wire_head){
-                      .status = websocket ? 101 : r->status ? (uint32_t)r->status : 200,
-                      .content_length = complete && !websocket ? (int64_t)r->emit.bytes : -1,
-                      .content_type =
-                          r->content_type ? r->content_type : "application/octet-stream",
-                      .headers = {r->out_headers.data ? buf_head(&r->out_headers) : "",
-                                  buf_len(&r->out_headers)}});
+    wire_put_head(
+        out, r->pub.id, 0,
+        &(struct wire_head){.status = websocket   ? 101
+                                      : r->status ? (uint32_t)r->status
+                                                  : 200,
+                            .content_length = complete && !websocket ? (int64_t)r->emit.bytes : -1,
+                            .content_type =
+                                r->content_type ? r->content_type : "application/octet-stream",
+                            .headers = {r->out_headers.data ? buf_head(&r->out_headers) : "",
+                                        buf_len(&r->out_headers)}});
 }
 
 // Why the core ended it, if it did.
@@ -118,10 +143,10 @@ static void put_end(struct request *r, struct buf *out)
     const char *text;
     int code = code_of(r, &text);
     wire_put_end(out, r->pub.id, 0,
-                 &(struct wire_end){.code = code,
-                                    .text = text,
-                                    .notes = {r->notes.data ? buf_head(&r->notes) : "",
-                                              buf_len(&r->notes)}});
+                 &(struct wire_end){
+                     .code = code,
+                     .text = text,
+                     .notes = {r->notes.data ? buf_head(&r->notes) : "", buf_len(&r->notes)}});
 }
 
 // The plugin is done with it and so are we: the slot is free.
@@ -151,14 +176,19 @@ void answer_abandon(struct hub *h, struct request *r)
     answer_pump(h, r);
 }
 
+void answer_stalled(struct hub *h, struct neighbour *n)
+{
+    for (struct list *first; !link_blocked(&n->link) && (first = list_first(&n->stalled));)
+        answer_pump(h, CONTAINER_OF(first, struct request, stalled));
+}
+
 void answer_limbo(struct hub *h)
 {
     if (list_empty(&h->limbo))
         return;
     atomic_store(&h->engine.limbo_waits, true); // before the look, so that no return is missed
     uint64_t epoch = atomic_load(&h->engine.threads[0].epoch);
-    list_for_each_safe(n, &h->limbo)
-    {
+    list_for_each_safe (n, &h->limbo) {
         struct request *r = CONTAINER_OF(n, struct request, limbo);
         if (epoch & 1 && epoch == r->end_epoch)
             continue;

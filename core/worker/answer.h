@@ -12,8 +12,10 @@
 #include <stdbool.h>
 
 struct hub;
+struct neighbour;
 struct request;
 
-void answer_pump(struct hub *h, struct request *r); // as far as the window goes
-void answer_abandon(struct hub *h, struct request *r); // its neighbour is gone: nobody to tell
-void answer_limbo(struct hub *h);                      // frees what no callback can name any more
+void answer_pump(struct hub *h, struct request *r);      // as far as the window goes
+void answer_stalled(struct hub *h, struct neighbour *n); // those that waited for its link
+void answer_abandon(struct hub *h, struct request *r);   // its neighbour is gone: nobody to tell
+void answer_limbo(struct hub *h);                        // frees what no callback can name any more

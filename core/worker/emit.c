@@ -229,12 +229,23 @@ static uint32_t wire_flags(uint32_t flags)
     return (flags & SV_TEXT ? WIRE_TEXT : 0) | (flags & SV_FLUSH ? WIRE_FLUSH : 0);
 }
 
-static size_t pump_one(struct emit *e, struct buf *out, uint64_t id, size_t window, bool last)
+// False: the sink takes no more for now.
+static bool put_frame(const struct emit_sink *to, uint64_t id, uint32_t flags, const char *p,
+                      size_t n)
+{
+    if (to->direct && n >= EMIT_DIRECT_MIN)
+        return to->direct(to->ctx, id, flags, p, n);
+    wire_put_raw(to->out, WIRE_data, id, flags, p, n);
+    return true;
+}
+
+static size_t pump_one(struct emit *e, const struct emit_sink *to, uint64_t id, size_t window,
+                       bool last)
 {
     struct message m;
     const char *at;
     size_t total = 0;
-    while (peek(e, &m, &at)) {
+    for (bool more = true; more && peek(e, &m, &at);) {
         size_t rest = m.len - e->sent;
         size_t n = least(least(rest, window - total), WIRE_DATA_MAX);
         if (n == 0 && rest > 0)
@@ -243,7 +254,7 @@ static size_t pump_one(struct emit *e, struct buf *out, uint64_t id, size_t wind
         bool done = take(e, &m, n);
         bool over = done && (last || m.flags & SV_FIN) && emit_empty(e);
         flags |= done ? 0 : WIRE_MORE;
-        wire_put_raw(out, WIRE_data, id, flags | (over ? WIRE_FIN : 0), at, n);
+        more = put_frame(to, id, flags | (over ? WIRE_FIN : 0), at, n);
         total += n;
     }
     return total;
@@ -269,12 +280,36 @@ static void put_merged(struct emit *e, struct buf *out, uint64_t id, size_t n, b
     buf_commit(out, WIRE_HEAD + head.size);
 }
 
-size_t emit_pump(struct emit *e, struct buf *out, uint64_t id, size_t window, bool merge, bool last)
+// A frame of n bytes that lie in one message. False: the sink takes no more for now.
+static bool put_whole(struct emit *e, const struct emit_sink *to, uint64_t id, size_t n, bool last)
+{
+    struct message m;
+    const char *at;
+    peek(e, &m, &at);
+    take(e, &m, n);
+    bool over = e->bytes == 0 && (last || e->fin);
+    return put_frame(to, id, wire_flags(m.flags) | (over ? WIRE_FIN : 0), at, n);
+}
+
+static bool lies_whole(struct emit *e, size_t n)
+{
+    struct message m;
+    const char *at;
+    return peek(e, &m, &at) && m.len - e->sent >= n;
+}
+
+size_t emit_pump(struct emit *e, const struct emit_sink *to, uint64_t id, size_t window, bool merge,
+                 bool last)
 {
     if (!merge || e->form == EMIT_WEBSOCKET)
-        return pump_one(e, out, id, window, last);
+        return pump_one(e, to, id, window, last);
     size_t total = 0;
-    for (size_t n; (n = least(least(e->bytes, window - total), WIRE_DATA_MAX)) > 0; total += n)
-        put_merged(e, out, id, n, last);
+    bool more = true;
+    for (size_t n; more && (n = least(least(e->bytes, window - total), WIRE_DATA_MAX)) > 0;
+         total += n)
+        if (n >= EMIT_DIRECT_MIN && lies_whole(e, n))
+            more = put_whole(e, to, id, n, last);
+        else
+            put_merged(e, to->out, id, n, last);
     return total;
 }

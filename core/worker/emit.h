@@ -16,7 +16,7 @@
 #include <stdbool.h>
 
 enum emit_form { EMIT_PLAIN = 0, EMIT_SSE, EMIT_WEBSOCKET };
-enum { EMIT_SEGMENT = 4 << 10, EMIT_MESSAGE_MAX = 1 << 30 }; // bytes
+enum { EMIT_SEGMENT = 4 << 10, EMIT_DIRECT_MIN = 16 << 10, EMIT_MESSAGE_MAX = 1 << 30 }; // bytes
 
 struct emit_segment;
 struct emit {
@@ -35,10 +35,19 @@ void emit_reset(struct emit *e); // as new, but for a small segment
 
 // flags: SV_*. At most EMIT_MESSAGE_MAX bytes.
 void emit_put(struct emit *e, const void *p, size_t n, uint32_t flags);
-void *emit_reserve(struct emit *e, size_t n); // NULL: one is reserved already
+void *emit_reserve(struct emit *e, size_t n);               // NULL: one is reserved already
 bool emit_commit(struct emit *e, size_t n, uint32_t flags); // false: none, or n is too much
+
+// Where frames go. `direct`, if set, takes those of EMIT_DIRECT_MIN bytes and more from where they
+// lie, behind what is in `out`; false: no more for now.
+struct emit_sink {
+    struct buf *out;
+    bool (*direct)(void *ctx, uint64_t id, uint32_t flags, const char *p, size_t n);
+    void *ctx;
+};
 
 // Writes DATA frames of at most `window` payload bytes in all; how many. `merge`: several messages
 // may share a frame. `last`: nothing follows what is here now.
-size_t emit_pump(struct emit *e, struct buf *out, uint64_t id, size_t window, bool merge, bool last);
+size_t emit_pump(struct emit *e, const struct emit_sink *to, uint64_t id, size_t window, bool merge,
+                 bool last);
 bool emit_empty(const struct emit *e); // nothing waits, not even an empty message

@@ -324,6 +324,8 @@ static void on_turn(uv_prepare_t *p)
     for (int i = 0; i < ROUNDS_MAX; i++) {
         atomic_store(&out->sleeping, false);
         empty_outbox(h);
+        list_for_each_safe(n, &h->neighbours)
+            answer_stalled(h, CONTAINER_OF(n, struct neighbour, node));
         answer_limbo(h);
         if (h->drain.phase != DRAIN_NONE)
             drain_turn(h);

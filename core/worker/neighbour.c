@@ -24,6 +24,7 @@ void neighbour_attach(struct hub *h, const struct wire_attach *a, int own_fd)
     struct neighbour *n = xcalloc(1, sizeof *n);
     struct err err = {0};
     n->hub = h;
+    list_init(&n->stalled);
     n->child_id = a->child_id;
     n->ingress = a->role == ROLE_INGRESS;
     int peer = n->ingress ? slots_join(&h->slots) : 0;

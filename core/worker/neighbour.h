@@ -18,14 +18,15 @@ struct neighbour {
     struct link link;
     struct hub *hub; // borrowed
     uint64_t child_id;
-    bool ingress; // else control
+    bool ingress;  // else control
     uint32_t peer; // in hub.slots
     bool dirty;    // link.out is to be written at the end of the turn
     bool gone;
+    struct list stalled; // of request.stalled: large answers that wait for the link, in order
     struct free_at {
         uint64_t at; // position in the link's stream
         int slot;
-    } *frees; // owned
+    } * frees; // owned
     uint32_t n_frees, cap_frees;
 };
 

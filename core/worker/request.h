@@ -31,12 +31,12 @@ struct engine;
 struct neighbour;
 
 enum {
-    REQUEST_HIGH = 1 << 20,           // bytes waiting from which send() says SV_AGAIN, at most
-    REQUEST_EARLY = 64 << 10,         // bytes that leave before their callback returns
-    REQUEST_HEADERS_MAX = 32 << 10,   // bytes of response headers
-    REQUEST_NOTES_MAX = 240,          // bytes of notes
-    REQUEST_TEXT_MAX = 1024,          // bytes of an error text
-    REQUEST_KEEP = 64 << 10,          // bytes of a body buffer kept for reuse
+    REQUEST_HIGH = 1 << 20,         // bytes waiting from which send() says SV_AGAIN, at most
+    REQUEST_EARLY = 64 << 10,       // bytes that leave before their callback returns
+    REQUEST_HEADERS_MAX = 32 << 10, // bytes of response headers
+    REQUEST_NOTES_MAX = 240,        // bytes of notes
+    REQUEST_TEXT_MAX = 1024,        // bytes of an error text
+    REQUEST_KEEP = 64 << 10,        // bytes of a body buffer kept for reuse
 };
 
 enum request_state { RS_BODY, RS_QUEUED, RS_ABOARD, RS_OVER };
@@ -72,14 +72,15 @@ struct request {
     enum request_state state;
     struct neighbour *from; // borrowed; NULL: it is gone, or END was written
     struct list node;       // pool.free
-    struct list limbo;    // hub.limbo
-    uint32_t peer;        // in slots
+    struct list limbo;      // hub.limbo
+    struct list stalled;    // neighbour.stalled
+    uint32_t peer;          // in slots
     struct batch_item item;
-    uint64_t window;     // bytes that the ingress still takes
-    uint32_t took, held; // body bytes: to be given back as window; come and not given back
-    bool streams;        // body pieces go to input()
-    bool whole;          // the last piece of the body came
-    struct buf assembly; // a websocket message that is not whole yet
+    uint64_t window;         // bytes that the ingress still takes
+    uint32_t took, held;     // body bytes: to be given back as window; come and not given back
+    bool streams;            // body pieces go to input()
+    bool whole;              // the last piece of the body came
+    struct buf assembly;     // a websocket message that is not whole yet
     bool head_written, left; // left: its slot is free again
 
     struct mail mail; // on an inbox, or on its way
@@ -93,8 +94,8 @@ struct request {
     bool sent;                    // something was put
     bool ended, refused, slow;
     int code;
-    char *text; // owned, or NULL
-    bool again; // writable() is owed
+    char *text;                // owned, or NULL
+    bool again;                // writable() is owed
     struct list pieces;        // of input
     bool paused;               // input() said SV_AGAIN
     uint32_t resumes;          // calls of resume

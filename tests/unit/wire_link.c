@@ -28,6 +28,8 @@ struct side {
     int ended, freed, fds[256], n_fds;
     uint64_t close_at; // a frame of this id closes the link from within on_frame
     bool quiet;        // counts bytes alone
+    bool sum_data;     // counts bytes of DATA that are the id and their place
+    uint64_t sum;
     char fault[ERR_MSG_MAX];
 };
 
@@ -44,6 +46,8 @@ static void on_frame(struct link *l, struct wire_frame *f)
     struct side *s = l->ctx;
     assert_int_equal(s->freed, 0);
     s->bytes += f->head.size;
+    for (size_t i = 0; s->sum_data && i < f->head.size; i++)
+        s->sum += f->head.kind == WIRE_data && f->payload[i] == (char)(f->head.id + i);
     for (int i = 0; i < f->head.n_fds; i++)
         s->fds[s->n_fds++] = f->fds[i];
     if (!s->quiet)
@@ -391,6 +395,46 @@ static void back_pressure(void **state)
     side_finish(&b);
 }
 
+// Large frames go past the buffer, but never past what is in it, read or not.
+static void large_frames_keep_their_place(void **state)
+{
+    (void)state;
+    enum { FRAMES = 40 };
+    static char block[WIRE_DATA_MAX];
+    char want[FRAMES * 32] = "";
+    struct side a, b;
+    int fds[2];
+    os_socketpair(fds, NULL);
+    side_open(&a, fds[0], ROLE_WORKER, "a");
+    for (int i = 0; i < FRAMES; i++) {
+        for (size_t k = 0; k < sizeof block; k++)
+            block[k] = (char)((size_t)i + k);
+        put_window(&a.link, (uint64_t)i);
+        link_put_raw(&a.link, WIRE_data, (uint64_t)i, 0, block, sizeof block);
+        if (i == 0)
+            assert_int_equal(buf_len(&a.link.out), 0); // all left at once, with HELLO before it
+        sprintf(want + strlen(want), "window:%d data:%d ", i, i);
+    }
+    assert_true(link_blocked(&a.link));
+    side_open(&b, fds[1], ROLE_INGRESS, "b");
+    b.sum_data = true;
+    for (int i = 0; i < TURNS_MAX && b.sum < FRAMES * sizeof block; i++)
+        run_turns(1);
+    assert_int_equal(b.sum, FRAMES * sizeof block);
+    char *from = (char *)(uintptr_t)buf_cstr(&b.seen), *to = from;
+    for (const char *p = from; *p; p++) // without the marks of turns
+        if (*p == '|')
+            p++;
+        else
+            *to++ = *p;
+    *to = 0;
+    assert_string_equal(from, want);
+    run_turns(2);
+    assert_false(link_blocked(&a.link));
+    side_finish(&a);
+    side_finish(&b);
+}
+
 static void a_peer_that_never_reads_is_broken(void **state)
 {
     (void)state;
@@ -482,6 +526,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(descriptors_travel_with_their_frame, setup, teardown),
         cmocka_unit_test_setup_teardown(stray_descriptors_are_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(back_pressure, setup, teardown),
+        cmocka_unit_test_setup_teardown(large_frames_keep_their_place, setup, teardown),
         cmocka_unit_test_setup_teardown(a_peer_that_never_reads_is_broken, setup, teardown),
         cmocka_unit_test_setup_teardown(on_frame_may_close, setup, teardown),
         cmocka_unit_test_setup_teardown(close_sends_what_is_there, setup, teardown),

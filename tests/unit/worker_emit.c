@@ -32,7 +32,8 @@ static const struct row {
     {"no window, no frame", EMIT_PLAIN, false, false, 0, "ab", ""},
     {"empty messages are nothing", EMIT_PLAIN, false, false, 999, "|a||b|", "[a][b]"},
     {"sse", EMIT_SSE, true, false, 999, "hi", "[data: hi\n\n]"},
-    {"sse lines", EMIT_SSE, true, false, 999, "a\nb\r\nc\rd", "[data: a\ndata: b\ndata: c\ndata: d\n\n]"},
+    {"sse lines", EMIT_SSE, true, false, 999, "a\nb\r\nc\rd",
+     "[data: a\ndata: b\ndata: c\ndata: d\n\n]"},
     {"sse empty event", EMIT_SSE, true, false, 999, "", "[data: \n\n]"},
     {"sse ends in a newline", EMIT_SSE, true, false, 999, "a\n", "[data: a\ndata: \n\n]"},
     {"sse two events stay two", EMIT_SSE, true, false, 999, "a|b", "[data: a\n\ndata: b\n\n]"},
@@ -95,7 +96,8 @@ static void run_row(void **state)
         char got[512] = "";
         put_all(&e, row->put, reserve);
         size_t before = e.bytes;
-        size_t n = emit_pump(&e, &out, 7, row->window, row->merge, row->last);
+        size_t n =
+            emit_pump(&e, &(struct emit_sink){.out = &out}, 7, row->window, row->merge, row->last);
         assert_true(n <= row->window);
         assert_int_equal(e.bytes, before - n);
         print_frames(&out, got);
@@ -123,7 +125,8 @@ static void test_long(void **state)
             assert_true(emit_commit(&e, N, 0));
         }
         while (!emit_empty(&e)) {
-            emit_pump(&e, &out, 1, (size_t)(rand() % 70000), merge, true);
+            emit_pump(&e, &(struct emit_sink){.out = &out}, 1, (size_t)(rand() % 70000), merge,
+                      true);
             struct wire_frame f;
             for (int64_t n; buf_len(&out); buf_consume(&out, (size_t)n)) {
                 n = wire_next(buf_head(&out), buf_len(&out), &f, NULL);
