@@ -15,18 +15,26 @@
 #include <stdio.h>
 #include <string.h>
 
-static int look_at(struct conf_file *f, const struct conf_deployment *d, const char *plugins_dir,
-                   struct err *err);
-static int check_against(struct conf_file *f, const struct conf_deployment *d, const char *found,
-                         struct err *err);
+struct look {
+    struct conf_file *f;
+    const char *plugins_dir;
+    bool deep;
+    char last_path[STASH_PATH_MAX]; // what was looked at last, for applications of one plugin
+    char *last_found;               // owned
+};
 
-int check_options(struct conf_file *f, const char *plugins_dir, struct err *err)
+static int look_at(struct look *l, const struct conf_deployment *d, struct err *err);
+static int check_against(struct conf_file *f, const struct conf_deployment *d, const char *found,
+                         const char **ret_config, struct err *err);
+
+int check_options(struct conf_file *f, const char *plugins_dir, bool deep, struct err *err)
 {
+    struct look l = {.f = f, .plugins_dir = plugins_dir, .deep = deep};
     int worst = CLI_OK;
     for (uint32_t i = 0; i < f->n_apps; i++) {
         const struct conf_app *app = &f->apps[i];
         struct err one = {0};
-        int status = look_at(f, &app->deployments[app->active], plugins_dir, &one);
+        int status = look_at(&l, &app->deployments[app->active], &one);
         if (status == CLI_OK)
             continue;
         if (worst == CLI_OK)
@@ -36,6 +44,7 @@ int check_options(struct conf_file *f, const char *plugins_dir, struct err *err)
                         app->name, one.msg);
         worst = status == CLI_USAGE ? CLI_USAGE : worst == CLI_OK ? CLI_FAILED : worst;
     }
+    xfree(l.last_found);
     report_sort(f->report);
     return worst;
 }
@@ -52,28 +61,41 @@ int check_print(const struct conf_file *f, const struct err *err)
     return CLI_USAGE;
 }
 
-static int look_at(struct conf_file *f, const struct conf_deployment *d, const char *plugins_dir,
-                   struct err *err)
+// What the file says of itself; the same file is asked once.
+static int describe(struct look *l, const char *path, struct err *err)
+{
+    if (l->last_found && strcmp(path, l->last_path) == 0)
+        return 0;
+    xfree(l->last_found);
+    l->last_found = NULL;
+    snprintf(l->last_path, sizeof l->last_path, "%s", path);
+    return inspect_run(path, "", &l->last_found, err);
+}
+
+static int look_at(struct look *l, const struct conf_deployment *d, struct err *err)
 {
     char path[STASH_PATH_MAX], *found = NULL;
-    if (stash_find(d->plugin, f->dir, plugins_dir, path, err) < 0) {
-        report_error(f->report, d->plugin_where, "%s", err->msg);
+    const char *config;
+    if (stash_find(d->plugin, l->f->dir, l->plugins_dir, path, err) < 0) {
+        report_error(l->f->report, d->plugin_where, "%s", err->msg);
         return CLI_USAGE;
     }
-    if (inspect_run(path, d->config_json, &found, err) < 0)
+    if (describe(l, path, err) < 0)
         return CLI_FAILED;
-    int rc = check_against(f, d, found, err);
+    if (check_against(l->f, d, l->last_found, &config, err) < 0)
+        return CLI_USAGE;
+    if (l->deep && inspect_run(path, config, &found, err) < 0)
+        return CLI_FAILED;
     xfree(found);
-    return rc < 0 ? CLI_USAGE : CLI_OK;
+    return CLI_OK;
 }
 
 static int check_against(struct conf_file *f, const struct conf_deployment *d, const char *found,
-                         struct err *err)
+                         const char **ret_config, struct err *err)
 {
     cJSON *j = cJSON_Parse(found);
     char *options = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(j, "options"));
-    const char *config;
-    int rc = conf_check_options(f, d, options ? options : "[]", &config, err);
+    int rc = conf_check_options(f, d, options ? options : "[]", ret_config, err);
     cJSON_free(options);
     cJSON_Delete(j);
     return rc;

@@ -38,7 +38,7 @@ int cmd_check(int argc, char **argv)
         return status;
     }
     conf_host_check(&f, false, &err);
-    return finish(&f, words[0], check_options(&f, plugins, &err));
+    return finish(&f, words[0], check_options(&f, plugins, true, &err));
 }
 
 int cmd_config(int argc, char **argv)

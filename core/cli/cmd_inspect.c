@@ -24,8 +24,14 @@ int cmd_inspect(int argc, char **argv)
         return cli_fail(CLI_USAGE, "inspect: %s", err.msg);
     if (!words[0])
         return cli_fail(CLI_USAGE, "inspect: which PLUGIN.so?");
-    if (inspect_run(words[0], "{}", &found, &err) < 0)
+    struct err no_plan = {0}; // it may want options before it is created
+    if (inspect_run(words[0], "", &found, &err) < 0)
         return cli_fail(CLI_FAILED, "%s", err.msg);
+    char *planned = NULL;
+    if (inspect_run(words[0], "{}", &planned, &no_plan) == 0) {
+        xfree(found);
+        found = planned;
+    }
     cJSON *j = cJSON_Parse(found);
     xfree(found);
     char *text = json ? cJSON_Print(j) : NULL;
@@ -35,6 +41,8 @@ int cmd_inspect(int argc, char **argv)
         print_members(j, "");
     cJSON_free(text);
     cJSON_Delete(j);
+    if (no_plan.code < 0)
+        fprintf(stderr, "salver: no plan with an empty config: %s\n", no_plan.msg);
     return CLI_OK;
 }
 

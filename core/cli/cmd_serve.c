@@ -50,7 +50,7 @@ int cmd_serve(int argc, char **argv)
         return cli_fail(CLI_USAGE, "serve: %s", err.msg);
     if (conf_host_check(&s.conf, true, &err) < 0)
         return check_print(&s.conf, &err);
-    if (check_options(&s.conf, s.plugins, &err) == CLI_USAGE)
+    if (check_options(&s.conf, s.plugins, false, &err) == CLI_USAGE)
         return check_print(&s.conf, &err);
     return become_supervisor(&s);
 }

@@ -9,6 +9,7 @@
 #include "control/desired.h"
 #include "control/member.h"
 #include "control/probe.h"
+#include "control/statefile.h"
 #include "control/swap.h"
 #include "control/texts.h"
 #include "obs/log.h"
@@ -263,7 +264,7 @@ static bool all_met(struct control *c)
 static void save_snapshot(struct control *c, const char *text)
 {
     struct err err;
-    if (desired_write(c, "snapshot.json", text, strlen(text), &err) < 0)
+    if (statefile_write(c->state_dir, "snapshot.json", text, strlen(text), &err) < 0)
         LOGW("%s; an ingress that starts while control is away has no routes", err.msg);
 }
 

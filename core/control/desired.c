@@ -9,18 +9,16 @@
 #include "conf/report.h"
 #include "control/member.h"
 #include "control/probe.h"
+#include "control/statefile.h"
 #include "control/texts.h"
 #include "obs/log.h"
 #include "obs/metrics.h"
 
 #include <cjson/cJSON.h>
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static int read_orders(struct control *c, struct bytes orders, struct err *err);
@@ -31,8 +29,6 @@ static void make_deploys(struct control *c);
 static void recall_version(struct control *c);
 static void retire_strangers(struct control *c);
 static void save_probes(struct control *c);
-static int read_state(struct control *c, const char *name, struct buf *out, struct err *err);
-static int read_path(const char *path, struct buf *out, struct err *err);
 
 int desired_load(struct control *c, struct bytes orders, struct err *err)
 {
@@ -67,7 +63,7 @@ void desired_start(struct control *c)
     }
     struct buf text = {0};
     cJSON *probes = NULL;
-    if (read_state(c, "probes.json", &text, NULL) == 0)
+    if (statefile_read(c->state_dir, "probes.json", &text, NULL) == 0)
         probes = cJSON_Parse(buf_cstr(&text));
     for (uint32_t i = 0; i < c->n_deploys; i++) {
         struct deploy *d = &c->deploys[i];
@@ -198,12 +194,12 @@ static int read_orders(struct control *c, struct bytes orders, struct err *err)
 static int load_file(struct control *c, struct err *err)
 {
     struct buf text = {0};
-    bool accepted = read_state(c, "accepted.yaml", &text, NULL) == 0;
-    int rc = accepted ? 0 : read_path(c->orders.file, &text, err);
+    bool accepted = statefile_read(c->state_dir, "accepted.yaml", &text, NULL) == 0;
+    int rc = accepted ? 0 : statefile_read_path(c->orders.file, &text, err);
     if (rc == 0)
         rc = conf_load_bytes(c->orders.file, buf_cstr(&text), buf_len(&text), &c->conf, err);
     if (rc == 0 && !accepted)
-        rc = desired_write(c, "accepted.yaml", buf_head(&text), buf_len(&text), err);
+        rc = statefile_write(c->state_dir, "accepted.yaml", buf_head(&text), buf_len(&text), err);
     buf_finish(&text);
     return rc;
 }
@@ -258,7 +254,7 @@ static void make_deploys(struct control *c)
 static void recall_version(struct control *c)
 {
     struct buf text = {0};
-    if (read_state(c, "snapshot.json", &text, NULL) == 0) {
+    if (statefile_read(c->state_dir, "snapshot.json", &text, NULL) == 0) {
         cJSON *j = cJSON_Parse(buf_cstr(&text));
         const cJSON *version = cJSON_GetObjectItemCaseSensitive(j, "version");
         if (cJSON_IsNumber(version) && version->valuedouble > 0)
@@ -289,54 +285,7 @@ static void save_probes(struct control *c)
             cJSON_AddItemReferenceToObject(all, c->deploys[i].app->name, c->deploys[i].probed);
     char *text = cJSON_Print(all);
     cJSON_Delete(all);
-    if (desired_write(c, "probes.json", text, strlen(text), &err) < 0)
+    if (statefile_write(c->state_dir, "probes.json", text, strlen(text), &err) < 0)
         LOGW("%s; a replaced control will inspect the plugins again", err.msg);
     cJSON_free(text);
-}
-
-static int write_all(int fd, const char *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t w = write(fd, p, n);
-        if (w < 0)
-            return -1;
-        p += w;
-        n -= (size_t)w;
-    }
-    return 0;
-}
-
-int desired_write(struct control *c, const char *name, const char *p, size_t n, struct err *err)
-{
-    char *path = xasprintf("%s/%s", c->state_dir, name);
-    char *temp = xasprintf("%s/.%s.new", c->state_dir, name);
-    int rc = 0, fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || write_all(fd, p, n) < 0 || rename(temp, path) < 0)
-        rc = err_set(err, SV_E_INTERNAL, "writing '%s': %s", path, err_errno(errno));
-    if (fd >= 0)
-        close(fd);
-    xfree(path);
-    xfree(temp);
-    return rc;
-}
-
-static int read_state(struct control *c, const char *name, struct buf *out, struct err *err)
-{
-    char *path = xasprintf("%s/%s", c->state_dir, name);
-    int rc = read_path(path, out, err);
-    xfree(path);
-    return rc;
-}
-
-static int read_path(const char *path, struct buf *out, struct err *err)
-{
-    enum { PIECE = 64 << 10, MOST = 64 << 20 }; // bytes; the files are our own or checked after
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return err_set(err, SV_E_INVALID, "%s: %s", path, err_errno(errno));
-    ssize_t n;
-    while (buf_len(out) < MOST && (n = read(fd, buf_reserve(out, PIECE), PIECE)) > 0)
-        buf_commit(out, (size_t)n);
-    close(fd);
-    return 0;
 }

@@ -13,5 +13,3 @@ void desired_warn(struct control *c);
 void desired_start(struct control *c);
 // Gauges and was_healthy follow the replicas' states.
 void desired_count(struct control *c);
-// <state>/NAME, whole or not at all.
-int desired_write(struct control *c, const char *name, const char *p, size_t n, struct err *err);

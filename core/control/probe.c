@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "control/desired.h"
 #include "control/stash.h"
+#include "control/statefile.h"
 #include "obs/log.h"
 #include "worker/inspect.h"
 
@@ -18,17 +19,20 @@ struct probe {
     uv_work_t work;
     struct control *control;
     struct deploy *deploy;
-    const char *plugin, *base_dir, *plugins_dir, *config; // of control's, which lives as long
+    const char *plugin, *base_dir, *plugins_dir; // of control's, which lives as long
     char *state_dir;
     struct stash stash;
-    char *found; // owned JSON of the inspection
+    char *found; // owned JSON of the last inspection
     struct err err;
     int rc;
 };
 
-static void on_pool(uv_work_t *w);
-static void on_loop(uv_work_t *w, int status);
-static int digest(struct control *c, struct deploy *d, struct err *err);
+static void describe(uv_work_t *w);
+static void on_described(uv_work_t *w, int status);
+static void plan(uv_work_t *w);
+static void on_planned(uv_work_t *w, int status);
+static int check_options(struct control *c, struct deploy *d, const char *found, struct err *err);
+static int digest(struct deploy *d, struct err *err);
 static void log_warnings(const struct deploy *d);
 static void add_stash(struct cJSON *found, const struct stash *s);
 
@@ -40,16 +44,18 @@ void probe_start(struct control *c, struct deploy *d)
     p->plugin = d->conf->plugin;
     p->base_dir = c->conf.dir;
     p->plugins_dir = c->orders.plugins_dir;
-    p->config = d->conf->config_json;
     p->state_dir = c->state_dir;
-    CHECK(uv_queue_work(&c->loop, &p->work, on_pool, on_loop) == 0);
+    CHECK(uv_queue_work(&c->loop, &p->work, describe, on_described) == 0);
 }
 
 bool probe_restore(struct control *c, struct deploy *d, const struct cJSON *probed)
 {
     struct err err;
     d->probed = cJSON_Duplicate(probed, true);
-    if (digest(c, d, &err) == 0)
+    char *text = cJSON_PrintUnformatted(probed);
+    int rc = check_options(c, d, text, &err);
+    cJSON_free(text);
+    if (rc == 0 && digest(d, &err) == 0)
         return true;
     LOGW("what the inspection of %s's plugin said cannot be read (%s); asking again", d->app->name,
          err.msg);
@@ -58,15 +64,30 @@ bool probe_restore(struct control *c, struct deploy *d, const struct cJSON *prob
     return false;
 }
 
-static void on_pool(uv_work_t *w)
+// The name holds our version: another one may see the same file otherwise.
+static const char description[] = "description-" SALVER_VERSION ".json";
+
+static void describe(uv_work_t *w)
 {
     struct probe *p = CONTAINER_OF(w, struct probe, work);
     char path[STASH_PATH_MAX];
+    struct buf kept = {0};
     p->rc = stash_find(p->plugin, p->base_dir, p->plugins_dir, path, &p->err);
     if (p->rc == 0)
         p->rc = stash_copy(path, p->state_dir, &p->stash, &p->err);
-    if (p->rc == 0)
-        p->rc = inspect_run(p->stash.path, p->config, &p->found, &p->err);
+    if (p->rc == 0 && statefile_read(p->stash.dir, description, &kept, NULL) == 0)
+        p->found = xstrdup(buf_cstr(&kept));
+    else if (p->rc == 0 && (p->rc = inspect_run(p->stash.path, "", &p->found, &p->err)) == 0)
+        statefile_write(p->stash.dir, description, p->found, strlen(p->found), NULL);
+    buf_finish(&kept);
+}
+
+static void plan(uv_work_t *w)
+{
+    struct probe *p = CONTAINER_OF(w, struct probe, work);
+    xfree(p->found);
+    p->found = NULL;
+    p->rc = inspect_run(p->stash.path, p->deploy->config_json, &p->found, &p->err);
 }
 
 static void fail(struct probe *p)
@@ -78,7 +99,29 @@ static void fail(struct probe *p)
     control_changed(p->control);
 }
 
-static void on_loop(uv_work_t *w, int status)
+static void finish(struct probe *p)
+{
+    if (p->rc < 0)
+        fail(p);
+    else
+        control_accept(p->control, p->deploy);
+    xfree(p->found);
+    xfree(p);
+}
+
+static void on_described(uv_work_t *w, int status)
+{
+    struct probe *p = CONTAINER_OF(w, struct probe, work);
+    CHECK(status == 0);
+    if (p->rc == 0)
+        p->rc = check_options(p->control, p->deploy, p->found, &p->err);
+    if (p->rc < 0)
+        finish(p);
+    else
+        CHECK(uv_queue_work(&p->control->loop, &p->work, plan, on_planned) == 0);
+}
+
+static void on_planned(uv_work_t *w, int status)
 {
     struct probe *p = CONTAINER_OF(w, struct probe, work);
     struct deploy *d = p->deploy;
@@ -88,14 +131,9 @@ static void on_loop(uv_work_t *w, int status)
         if (d->probed)
             add_stash(d->probed, &p->stash);
         log_warnings(d);
-        p->rc = digest(p->control, d, &p->err);
+        p->rc = digest(d, &p->err);
     }
-    if (p->rc < 0)
-        fail(p);
-    else
-        control_accept(p->control, d);
-    xfree(p->found);
-    xfree(p);
+    finish(p);
 }
 
 static void add_stash(struct cJSON *found, const struct stash *s)
@@ -122,11 +160,13 @@ static const char *text(const cJSON *j, const char *key)
     return v ? v : "";
 }
 
-static int check_options(struct control *c, struct deploy *d, struct err *err)
+static int check_options(struct control *c, struct deploy *d, const char *found, struct err *err)
 {
-    char *options = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(d->probed, "options"));
+    cJSON *j = cJSON_Parse(found);
+    char *options = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(j, "options"));
     int rc = conf_check_options(&c->conf, d->conf, options ? options : "[]", &d->config_json, err);
     cJSON_free(options);
+    cJSON_Delete(j);
     desired_warn(c);
     return rc;
 }
@@ -140,24 +180,21 @@ static void log_warnings(const struct deploy *d)
 }
 
 // d->probed into the numbers and paths that the workers' orders are made of.
-static int digest(struct control *c, struct deploy *d, struct err *err)
+static int digest(struct deploy *d, struct err *err)
 {
-    const cJSON *plan = cJSON_GetObjectItemCaseSensitive(d->probed, "plan");
+    const cJSON *said = cJSON_GetObjectItemCaseSensitive(d->probed, "plan");
     if (!*text(d->probed, "stash_path") || !*text(d->probed, "name"))
         return err_set(err, -500, "the inspection of plugin '%s' gave no name", d->conf->plugin);
     snprintf(d->stash.path, sizeof d->stash.path, "%s", text(d->probed, "stash_path"));
     snprintf(d->stash.dir, sizeof d->stash.dir, "%s", text(d->probed, "stash_dir"));
     snprintf(d->plugin, sizeof d->plugin, "%s %s", text(d->probed, "name"),
              text(d->probed, "version"));
-    d->plan = (struct plan){.max_batch = count(plan, "max_batch"),
-                            .concurrency = count(plan, "concurrency"),
-                            .max_inflight = count(plan, "max_inflight"),
-                            .batch_wait_s = number(plan, "batch_wait_us", -1e6) / 1e6,
+    d->plan = (struct plan){.max_batch = count(said, "max_batch"),
+                            .concurrency = count(said, "concurrency"),
+                            .max_inflight = count(said, "max_inflight"),
+                            .batch_wait_s = number(said, "batch_wait_us", -1e6) / 1e6,
                             .stream_in =
-                                cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(plan, "stream_in"))};
-    int rc = check_options(c, d, err);
-    if (rc < 0)
-        return rc;
+                                cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(said, "stream_in"))};
     d->numbers = numbers_resolve(d->conf, &d->plan);
     if (*d->numbers.warning)
         LOGW("application %s: %s", d->app->name, d->numbers.warning);

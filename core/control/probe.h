@@ -3,10 +3,14 @@
 /*
  * probe - a deployment's plugin found, copied and inspected, before its replicas are started.
  *
- * Finding, copying and the inspection (in a throw-away process) run on libuv's pool; then, on the
- * loop, the options are checked against `config:`, the numbers resolved, and control_accept called,
- * or the deployment is DP_FAILED with the message. What the probe found is kept as JSON, so that a
- * replaced control need not ask again: the plugin's file may have changed since.
+ *   find, copy, describe   on libuv's pool: what the file says of itself; kept beside the copy
+ *   check                  on the loop: the options against `config:`
+ *   plan                   on the pool: create and plan with that config, in a throw-away process
+ *   accept                 on the loop: numbers resolved, control_accept
+ *
+ * Any of them may fail: the deployment is DP_FAILED with the message. What the probe found is
+ * kept as JSON, so that a replaced control need not ask again: the plugin's file may have changed
+ * since.
  */
 #include "control/control.h"
 

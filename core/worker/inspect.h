@@ -18,7 +18,8 @@ struct err;
 
 enum { INSPECT_TIMEOUT_S = 30, INSPECT_ANSWER_MAX = 4 << 20, INSPECT_OUTPUT_MAX = 300 }; // s, bytes
 
-// config_json NULL: {}. *ret_json is the caller's (xfree).
+// config_json NULL: {}. "": nothing of the plugin is called and the answer has no plan: the options are known
+// before there is a config that passed them. *ret_json is the caller's (xfree).
 int inspect_run(const char *plugin_path, const char *config_json, char **ret_json, struct err *err);
 // The same by another executable than this one, and with another patience.
 int inspect_run_by(const char *exe, double timeout_s, const char *plugin_path,

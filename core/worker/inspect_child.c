@@ -145,7 +145,8 @@ static cJSON *answer(const struct look *l)
     for (uint32_t i = 0; i < l->plugin.n_warnings; i++)
         cJSON_AddItemToArray(warnings, cJSON_CreateString(l->plugin.warnings[i]));
     cJSON_AddItemToObject(j, "warnings", warnings);
-    cJSON_AddItemToObject(j, "plan", plan_json(&l->plan));
+    if (l->plan.size)
+        cJSON_AddItemToObject(j, "plan", plan_json(&l->plan));
     return j;
 }
 
@@ -201,8 +202,9 @@ int inspect_child_main(int argc, char **argv)
     enter(&l, PD_DLOPEN);
     int rc = plugin_open(&l.plugin, argv[2], &err);
     enter(&l, PD_IDLE);
-    if (rc == 0)
-        rc = ask_plan(&l, read_config(), &err);
+    const char *config = read_config();
+    if (rc == 0 && *config)
+        rc = ask_plan(&l, config, &err);
     // _exit: destructors of the plugin's libraries are not ours to run.
     _exit(send_answer(rc < 0 ? complaint(&err) : answer(&l)));
 }

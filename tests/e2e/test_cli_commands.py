@@ -106,6 +106,11 @@ BAD = {
         "applications: [{name: a, plugin: fake_run, deployments: [{name: d, config: {helth: 1}}]}]\n",
         "'health'",
     ),
+    "value": (
+        "applications: [{name: a, plugin: fake_run, deployments: [{name: d, config: "
+        "{max_batch: many, do: 'create:segv'}}]}]\n",
+        "'max_batch'",
+    ),
 }
 
 
@@ -120,6 +125,14 @@ def test_a_bad_file_is_2(tmp_path, command, case):
     assert got.returncode == 2, got
     assert says in got.stderr
     assert "app.yaml:" in got.stderr
+
+
+def test_a_plugin_that_fails_is_1(tmp_path):
+    text = "applications: [{name: a, plugin: fake_run, deployments: [{name: d, config: %s}]}]\n"
+    file = write(tmp_path, text % "{do: 'create:segv'}")
+    got = salver("check", file, "--plugins", TEST_PLUGINS)
+    assert got.returncode == 1
+    assert "application 'a'" in got.stderr and "SIGSEGV" in got.stderr
 
 
 def test_other_hosts_need_a_word(tmp_path):
