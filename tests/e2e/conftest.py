@@ -7,16 +7,38 @@
 
 Arguments are those of harness.Server. Clients of all kinds: clients.py and harness.py. The binary is
 `$SALVER_BUILD/salver` (build/), ports come from `$SALVER_PORTS`.
+
+Every test also fails when a sanitizer of a sanitized build reported something, in whatever process,
+or when a process of the core fell by itself.
 """
 
 import pytest
-from harness import Server
+import sanitizers
+
+sanitizers.prepare()  # before harness looks at the environment
+
+from harness import Server  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     setattr(item, f"report_{report.when}", report)
+
+
+@pytest.fixture(autouse=True)
+def no_reports():
+    """First of all fixtures, so it ends last: after the servers of its test."""
+    yield
+    reports = sanitizers.new_reports()
+    assert not reports, "a sanitizer reported:\n" + reports
+
+
+def pytest_sessionfinish(session):
+    reports = sanitizers.new_reports()  # of servers that a whole module shared
+    if reports:
+        print("\na sanitizer reported:\n" + reports)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def show_log(node, server):
@@ -40,6 +62,8 @@ def server(tmp_path, request):
     for s in started:
         s.__exit__(None, None, None)
         show_log(request.node, s)
+    for s in started:
+        sanitizers.check_log(s.log())
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +82,5 @@ def shared(tmp_path_factory):
     yield start
     for s in started.values():
         s.__exit__(None, None, None)
+    for s in started.values():
+        sanitizers.check_log(s.log())
