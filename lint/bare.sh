@@ -32,15 +32,14 @@ for tool in make cmake gcc cc; do
     inside sh -c "command -v $tool" && echo "bare: $tool is there already: not a bare machine"
 done
 
-inside sh -c 'cd /salver && exec ./run demo' &
+inside sh -c 'cd /salver && exec ./run demo' >"$root/salver/demo.log" 2>&1 &
 demo=$!
-until inside sh -c 'command -v python3 >/dev/null && python3 - <<PYTHON
-import urllib.request
-print(urllib.request.urlopen("http://127.0.0.1:8000/echo", b"bare").read().decode())
-PYTHON' 2>/dev/null; do
-    kill -0 $demo || { echo "bare: ./run demo ended" >&2; exit 1; }
+until grep -q '^Serving on' "$root/salver/demo.log"; do
+    kill -0 $demo || { cat "$root/salver/demo.log"; echo "bare: ./run demo ended" >&2; exit 1; }
     sleep 1
 done
+inside python3 -c 'import urllib.request as r
+print(r.urlopen("http://127.0.0.1:8000/echo", b"still here").read().decode())'
 echo "bare: ./run demo serves"
 pkill -TERM -P $demo
 wait $demo || true

@@ -27,7 +27,7 @@ def get(port, method, path, body=None):
 
 def wait_until_running(server, port):
     until = time.monotonic() + START_S
-    waiting = {"/echo", "/counter", "/wsecho"}
+    waiting = {"/echo", "/counter?count=1", "/wsecho"}
     while waiting:
         if server.poll() is not None:
             sys.exit(f"the server ended with exit code {server.returncode}; its words are above")
