@@ -28,12 +28,13 @@ static bool can_send_directly(struct request *r, size_t n);
 static void put_piece(struct request *r, bool direct, const char *p, size_t n, uint32_t flags);
 static void keep_piece(struct request *r, const char *p, size_t n, uint32_t flags);
 static void send_body(struct request *r);
-static bool send_whole_body(struct request *r, struct buf *out);
+static bool send_whole_body(struct request *r);
 static bool send_pieces(struct request *r, struct buf *out);
 static bool link_is_full(struct request *r);
 static size_t unsent(const struct request *r);
 static void resume_reading(struct request *r);
 static void confirm(struct request *r);
+static void forget_body(struct request *r);
 static void begin_answer(struct request *r);
 static void send_headers(struct request *r, struct bytes headers);
 static void give_window(struct request *r);
@@ -88,12 +89,16 @@ void request_client_body(struct request *r, const char *p, size_t n, bool text, 
 void request_on_gone(struct request *r, bool slow)
 {
     bool closed = r->websocket && r->answered && !slow;
-    settle(r, closed ? OUTCOME_ok : slow ? OUTCOME_slow_reader : OUTCOME_client_gone,
+    settle(r,
+           closed ? OUTCOME_ok
+           : slow ? OUTCOME_slow_reader
+                  : OUTCOME_client_gone,
            closed ? r->status : -SV_E_CANCELLED, NULL);
     if (r->state != RQ_SUBMITTED) {
         request_release(r);
     } else if (closed) {
-        // The plugin hears of the end behind the last message, and has a moment to finish by itself.
+        // The plugin hears of the end behind the last message, and has a moment to finish by
+        // itself.
         keep_piece(r, NULL, 0, WIRE_FIN);
         send_body(r);
         inflight_set_alarm(r->all, r, clock_now_ns() + REQUEST_CLOSE_GRACE_S * NS_PER_S);
@@ -108,8 +113,7 @@ void request_on_sent(struct request *r)
         give_window(r);
 }
 
-void request_fail(struct request *r, int code, const char *text, enum outcome outcome,
-                  int retry_s)
+void request_fail(struct request *r, int code, const char *text, enum outcome outcome, int retry_s)
 {
     if (r->m) {
         bool answered = r->answered;
@@ -238,6 +242,7 @@ int request_on_head(struct request *r, const struct wire_frame *f, struct err *e
     }
     r->websocket = false; // refused with an answer of the plugin's own
     r->answered = true;
+    forget_body(r);
     r->status = status;
     r->sse = strncasecmp(head.content_type, "text/event-stream", 17) == 0;
     r->first_ns = r->last_ns = clock_now_ns();
@@ -295,10 +300,10 @@ void request_on_end(struct request *r, const struct wire_end *end)
     const char *id = r->m->request_id; // on the message's arena, as long as the message
     // The worker's own cancel while the client is there: it took too little for too long.
     bool slow = r->answered && end->code == SV_E_CANCELLED;
-    enum outcome outcome = ok                           ? OUTCOME_ok
-                           : slow                       ? OUTCOME_slow_reader
+    enum outcome outcome = ok                          ? OUTCOME_ok
+                           : slow                      ? OUTCOME_slow_reader
                            : end->code == SV_E_TIMEOUT ? OUTCOME_timeout
-                                                        : OUTCOME_error;
+                                                       : OUTCOME_error;
     struct http_msg *m = settle(r, outcome, status, notes);
     if (slow)
         http_reply_cut(m);
@@ -309,8 +314,7 @@ void request_on_end(struct request *r, const struct wire_end *end)
     else if (r->answered)
         cut(r, m, end->code, end->text[0] ? end->text : http_error_of(end->code).text);
     else
-        http_reply_error(m, end->code, end->text[0] ? end->text : NULL, NULL,
-                         id ? id : r->id_text,
+        http_reply_error(m, end->code, end->text[0] ? end->text : NULL, NULL, id ? id : r->id_text,
                          end->code == SV_E_OVERLOADED || end->code == SV_E_UNAVAILABLE);
     request_leave_peer(r);
     request_release(r);
@@ -354,7 +358,10 @@ const char *request_name(const struct request *r)
     return r->m && r->m->request_id ? r->m->request_id : r->id_text;
 }
 
-bool request_can_repeat(const struct request *r) { return !r->answered && !r->confirmed; }
+bool request_can_repeat(const struct request *r)
+{
+    return !r->answered && !r->confirmed;
+}
 
 static void send_cancel(struct request *r, enum wire_why why)
 {
@@ -416,7 +423,7 @@ static void send_body(struct request *r)
     struct buf *out = &r->peer->link.out;
     size_t before = buf_len(out);
     bool streams = r->stream_in || r->websocket;
-    bool stalled = streams ? send_pieces(r, out) : send_whole_body(r, out);
+    bool stalled = streams ? send_pieces(r, out) : send_whole_body(r);
     if (buf_len(out) != before)
         link_kick(&r->peer->link);
     if (stalled)
@@ -425,7 +432,7 @@ static void send_body(struct request *r)
 }
 
 // True: there is window, but the link is full.
-static bool send_whole_body(struct request *r, struct buf *out)
+static bool send_whole_body(struct request *r)
 {
     if (!r->m)
         return false;
@@ -437,7 +444,8 @@ static bool send_whole_body(struct request *r, struct buf *out)
         n = n < WIRE_DATA_MAX ? n : WIRE_DATA_MAX;
         n = n < r->window ? n : r->window;
         bool fin = r->body_sent + n == buf_len(body);
-        wire_put_raw(out, WIRE_body, r->id, fin ? WIRE_FIN : 0, buf_head(body) + r->body_sent, n);
+        link_put_raw(&r->peer->link, WIRE_body, r->id, fin ? WIRE_FIN : 0,
+                     buf_head(body) + r->body_sent, n);
         r->body_sent += n;
         r->window -= (uint32_t)n;
     }
@@ -473,7 +481,10 @@ static bool link_is_full(struct request *r)
     return buf_len(&l->out) >= REQUEST_LINK_BYTES;
 }
 
-static size_t unsent(const struct request *r) { return buf_len(&r->in) - r->in_sent; }
+static size_t unsent(const struct request *r)
+{
+    return buf_len(&r->in) - r->in_sent;
+}
 
 static void resume_reading(struct request *r)
 {
@@ -495,10 +506,19 @@ static void confirm(struct request *r)
 
 /* ---- the answer, towards the client ---- */
 
+// The answer has begun, so the body will not be sent again: a stream need not hold it to its end.
+static void forget_body(struct request *r)
+{
+    struct buf *body = &r->m->body;
+    if (body->cap > REQUEST_KEEP_BYTES && r->body_sent == buf_len(body))
+        buf_finish(body);
+}
+
 // Without a head of the worker's: the ABI's default, or the 101 of a websocket.
 static void begin_answer(struct request *r)
 {
     r->answered = true;
+    forget_body(r);
     r->first_ns = r->last_ns = clock_now_ns();
     if (!r->websocket) {
         r->status = 200;
