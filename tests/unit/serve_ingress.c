@@ -61,7 +61,7 @@ static void core_answers(void **state)
     assert_has(text, "salver_connections_total{ingress=\"0\"}");
 }
 
-// Three bodies: smaller than a frame, larger than the window, and with a window that never grows.
+// A body larger than the window: no byte more than was given.
 static void large_body(void **state)
 {
     (void)state;
@@ -94,9 +94,9 @@ static void large_body(void **state)
         }
         if (fin)
             break;
-        expect_nothing(&w.worker[0], WIRE_body); // the window is closed
-        SAY(&w.worker[0], window, id, 0, .bytes = WIRE_WINDOW);
-        given += WIRE_WINDOW;
+        expect_nothing(&w.worker[0], WIRE_body);           // the window is closed
+        SAY(&w.worker[0], window, id, 0, .bytes = 100001); // no multiple of a frame
+        given += 100001;
     }
     assert_int_equal(got, N);
     say_ok(0, id, "thanks");
@@ -403,19 +403,57 @@ static void refused(void **state)
     begin(NULL, NULL, true);
     attach_worker(0);
     attach_worker(1);
+    for (int i = 0; i < 8; i++) { // by chance alone it would go right once
+        uint64_t id;
+        grant(0, 1);
+        int fd = get("/app");
+        expect_submit(&w.worker[0], &id);
+        grant(1, 1);
+        grant(0, 1);
+        expect_nothing(&w.worker[1], WIRE_submit);
+        SAY(&w.worker[0], refused, id, 0, .code = -429);
+        expect_submit(&w.worker[1], &id); // the other one first
+        SAY(&w.worker[1], refused, id, 0, .code = -429);
+        expect_submit(&w.worker[0], &id); // after a rest, whoever is free
+        say_ok(0, id, "at last");
+        assert_has(answer(fd, NULL), "at last");
+    }
+}
+
+// The body is kept although the worker has taken of it: the plugin has not seen the request.
+static void death_with_a_large_body(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    attach_worker(0);
     grant(0, 1);
-    int fd = get("/app");
+    enum { N = 300000 };
+    static char body[N];
+    memset(body, 'b', N);
+    char head[128];
+    snprintf(head, sizeof head, "POST /app HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n", N);
+    int fd = client(head);
+    for (size_t at = 0; at < N;)
+        at += (size_t)send(fd, body + at, N - at, 0);
     uint64_t id;
-    expect_submit(&w.worker[0], &id);
-    grant(1, 1);
-    usleep(QUIET_MS * 1000);
-    SAY(&w.worker[0], refused, id, 0, .code = -429);
-    grant(0, 1);
-    expect_submit(&w.worker[1], &id); // the other one first
-    SAY(&w.worker[1], refused, id, 0, .code = -429);
-    expect_submit(&w.worker[0], &id); // after a rest, whoever is free
-    say_ok(0, id, "at last");
-    assert_has(answer(fd, NULL), "at last");
+    for (int i = 0; i < 2; i++) {
+        struct wire_submit s = expect_submit(&w.worker[i], &id);
+        assert_int_equal(s.attempt, i);
+        size_t got = s.body.n;
+        page_request_take(w.page[i], id);
+        SAY(&w.worker[i], window, id, 0, .bytes = 70000);
+        while (got < N)
+            got += expect(&w.worker[i], WIRE_body)->head.size;
+        assert_int_equal(got, N);
+        if (i == 1)
+            break;
+        attach_worker(1);
+        close_end(&w.worker[0]);
+        grant(1, 1);
+    }
+    say_ok(1, id, "all of it");
+    answer(fd, "all of it");
+    close(fd);
 }
 
 static void recall(void **state)
@@ -607,7 +645,7 @@ static void stopped_in_mid_answer(void **state)
         .content_type = "text/event-stream");
     say_raw(&w.worker[0], WIRE_data, id, 0, "data: 1\n\n", 9);
     answer(fd, "data: 1");
-    SAY(&w.supervisor, stop, 0, 0, .grace_ms = 5000);
+    SAY(&w.supervisor, stop, 0, 0, .grace_ms = 20000);
     usleep(QUIET_MS * 1000);
     SAY(&w.worker[0], end, id, 0, .code = 0, .text = "");
     assert_has(answer(fd, NULL), "0\r\n\r\n");
@@ -669,6 +707,7 @@ int main(void)
         cmocka_unit_test_teardown(queue_full, finish),
         cmocka_unit_test_teardown(timeouts, finish),
         cmocka_unit_test_teardown(death, finish),
+        cmocka_unit_test_teardown(death_with_a_large_body, finish),
         cmocka_unit_test_teardown(retry_safe, finish),
         cmocka_unit_test_teardown(refused, finish),
         cmocka_unit_test_teardown(recall, finish),

@@ -29,7 +29,7 @@
 
 #pragma GCC diagnostic ignored "-Wunused-function" // no test needs all of them
 
-enum { WAIT_MS = 5000, QUIET_MS = 150, WORKERS = 2 };
+enum { WAIT_MS = 5000, QUIET_MS = 150, TEST_S = 60, WORKERS = 2 };
 
 struct end { // one end of a socketpair with frames
     int fd;
@@ -243,6 +243,7 @@ static void run_child(const int fds[4])
 
 static void begin(const char *http, const char *app, bool with_control)
 {
+    alarm(TEST_S); // a test that hangs fails
     memset(&w, 0, sizeof w);
     w.control.fd = w.worker[0].fd = w.worker[1].fd = -1;
     strcpy(w.state_dir, "/tmp/serve_ingress.XXXXXX");
@@ -347,7 +348,9 @@ static const char *answer(int fd, const char *want)
         if (want && strstr(text, want))
             return text;
         struct pollfd p = {fd, POLLIN, 0};
-        ssize_t got = poll(&p, 1, WAIT_MS) > 0 ? recv(fd, text + n, sizeof text - 1 - n, 0) : -1;
+        if (poll(&p, 1, WAIT_MS) <= 0)
+            fail_msg("%s did not come, but: %s", want ? want : "the end of the answer", text);
+        ssize_t got = recv(fd, text + n, sizeof text - 1 - n, 0);
         if (got <= 0) {
             if (want)
                 fail_msg("'%s' did not come, but: %s", want, text);
