@@ -127,9 +127,10 @@ void inflight_peer_died(struct peer *p)
     while (!list_empty(&p->requests)) {
         struct request *r = CONTAINER_OF(list_first(&p->requests), struct request, node);
         struct dispatch *d = r->d;
+        bool closed = d->closed; // then this may have been its last request
         request_leave_peer(r);
         lost(r, p);
-        if (d != p->d)
+        if (d != p->d && !closed)
             dispatch_pump(d);
     }
     if (p->d)

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 enum { FD_SUPERVISOR = 3, FD_PAGE = 4, FD_LOG = 5, FD_FOLD = 7 };
+enum { INGRESS_FDS = 512 };       // descriptors kept for links, pages and files
 enum { ORPHAN_GRACE_MS = 20000 }; // without a supervisor nobody says how long a drain may take
 
 struct control { // one link to a control process
@@ -43,6 +44,7 @@ struct ingress {
     struct inflight inflight;
     struct front front;
     int listen_fd; // -1: none yet, or the server's
+    uint32_t open_files; // the limit
     enum wire_status state;
     uint32_t told_in_flight;
     bool booted, draining, stopping, ended;
@@ -91,7 +93,7 @@ int ingress_main(const char *name)
     log_conf_from_env(&log);
     log_init(&log);
     signal(SIGPIPE, SIG_IGN);
-    os_nofile_raise();
+    i->open_files = (uint32_t)os_nofile_raise();
     struct err err;
     if (start(i, name, &err) < 0) {
         LOGE("starting: %s", err.msg);
@@ -216,6 +218,20 @@ static int take_frame(struct ingress *i, struct wire_frame *f, struct err *err)
     }
 }
 
+// Clients must leave room for links: a worker that comes anew could not be attached, and the
+// supervisor's channel would lose its descriptors.
+static void bound_connections(struct ingress *i)
+{
+    uint32_t quarter = i->open_files / 4;
+    uint32_t room = i->open_files - (quarter < INGRESS_FDS ? quarter : INGRESS_FDS);
+    uint32_t *limit = &i->orders.limits.connections;
+    if (*limit <= room)
+        return;
+    LOGW("max_connections is %u, but only %u files may be open: %u connections are taken", *limit,
+         i->open_files, room);
+    *limit = room;
+}
+
 static int take_boot(struct ingress *i, struct wire_frame *f, struct err *err)
 {
     struct wire_boot m;
@@ -231,6 +247,7 @@ static int take_boot(struct ingress *i, struct wire_frame *f, struct err *err)
     }
     if (m.state_dir[0])
         snprintf(i->orders.state_dir, sizeof i->orders.state_dir, "%s", m.state_dir);
+    bound_connections(i);
     i->booted = true;
     i->inflight.timeout_s = i->orders.request_timeout_s;
     i->inflight.access_log = i->orders.access_log;

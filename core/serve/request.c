@@ -322,7 +322,9 @@ void request_on_end(struct request *r, const struct wire_end *end)
 
 void request_on_alarm(struct request *r)
 {
-    if (r->state == RQ_RESTING) {
+    if (r->state == RQ_RESTING && r->d->closed) {
+        request_fail(r, SV_E_UNAVAILABLE, "the application was removed", OUTCOME_unavailable, 0);
+    } else if (r->state == RQ_RESTING) {
         dispatch_put_back(r->d, r);
         dispatch_pump(r->d);
     } else if (r->state == RQ_SUBMITTED && !r->m) {

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "obs/log.h"
+#include "worker/answer.h"
 #include "worker/hub.h"
 
 #include <unistd.h>
@@ -65,12 +66,23 @@ void drain_turn(struct hub *h)
     }
 }
 
+// What the plugin never ended is told so: it leaves the map, or its window is too small for that.
+static void close_open(struct hub *h)
+{
+    struct request *r;
+    for (size_t pos = 0; (r = map_next(&h->requests, &pos, NULL)); pos = 0) {
+        request_ref(r);
+        request_close(r, SV_E_UNAVAILABLE, "The replica was stopped.");
+        answer_pump(h, r);
+        if (r->state != RS_OVER)
+            answer_abandon(h, r);
+        request_unref(r);
+    }
+}
+
 void drain_stopped(struct hub *h)
 {
-    size_t pos = 0;
-    for (struct request *r; (r = map_next(&h->requests, &pos, NULL));)
-        request_close(r, SV_E_UNAVAILABLE, "The replica was stopped.");
-    pos = 0;
+    close_open(h);
     capture_drain(&h->capture);
     hub_flush(h);
     LOGI("left");
