@@ -18,7 +18,7 @@ static uint64_t longer(uint64_t wait_ns)
 uint64_t restart_wait(struct restart *r, uint64_t started_ns, uint64_t now_ns)
 {
     if (now_ns - started_ns >= RESTART_STABLE_NS)
-        *r = (struct restart){0};
+        r->wait_ns = 0;
     if (r->wait_ns > 0 || burst_is_used_up(r, now_ns))
         r->wait_ns = longer(r->wait_ns);
     r->ends_ns[r->next] = now_ns;

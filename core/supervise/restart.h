@@ -4,10 +4,10 @@
  * restart - when a process that ended is started again.
  *
  * Rule    at once, for the first RESTART_BURST ends within RESTART_WINDOW_NS; one more and the wait
- *         is RESTART_WAIT_MIN_NS, doubled with each further end up to RESTART_WAIT_MAX_NS. A life
- *         of RESTART_STABLE_NS forgets all that. Doubling does not stop because the waits
- *         themselves have emptied the window: else a process that always falls would be started
- *         in bursts for ever.
+ *         is RESTART_WAIT_MIN_NS, doubled with each further end up to RESTART_WAIT_MAX_NS. Doubling
+ *         does not stop because the waits themselves have emptied the window: else a process that
+ *         always falls would be started in bursts for ever. It stops with a life of
+ *         RESTART_STABLE_NS: whoever lives so long each time does not end too often.
  * Pure    no clock, no memory: whoever asks gives both times.
  */
 #include <stdint.h>
