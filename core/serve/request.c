@@ -396,8 +396,9 @@ static struct bytes pack_headers(struct request *r)
 // Nothing is before it, it fits, and it need not be kept.
 static bool can_send_directly(struct request *r, size_t n)
 {
+    size_t pieces = n / REQUEST_PIECE_BYTES + 1;
     return r->state == RQ_SUBMITTED && buf_len(&r->in) == 0 && (r->websocket || r->confirmed) &&
-           n <= r->window && !link_is_full(r);
+           n + pieces * WIRE_PIECE <= r->window && !link_is_full(r);
 }
 
 static void put_piece(struct request *r, bool direct, const char *p, size_t n, uint32_t flags)
@@ -408,7 +409,7 @@ static void put_piece(struct request *r, bool direct, const char *p, size_t n, u
     }
     struct link *l = &r->peer->link;
     wire_put_raw(&l->out, WIRE_body, r->id, flags, p, n);
-    r->window -= (uint32_t)n;
+    r->window -= (uint32_t)n + WIRE_PIECE;
     link_kick(l);
 }
 
@@ -460,12 +461,12 @@ static bool send_pieces(struct request *r, struct buf *out)
         struct piece head;
         const char *at = buf_head(&r->in) + r->in_sent;
         memcpy(&head, at, sizeof head);
-        if (head.n > r->window)
+        if (head.n + WIRE_PIECE > r->window)
             break;
-        if (head.n && link_is_full(r))
+        if (link_is_full(r))
             return true;
         wire_put_raw(out, WIRE_body, r->id, head.flags, at + sizeof head, head.n);
-        r->window -= head.n;
+        r->window -= head.n + WIRE_PIECE;
         r->in_sent += sizeof head + head.n;
     }
     if (r->confirmed || r->websocket) {

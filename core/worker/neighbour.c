@@ -307,7 +307,7 @@ static int take_input(struct hub *h, struct request *r, const struct wire_frame 
     const char *p = f->payload;
     size_t n = f->head.size;
     bool websocket = r->pub.flags & SV_REQ_WEBSOCKET;
-    uint32_t owed = (uint32_t)n;
+    uint32_t owed = (uint32_t)n + WIRE_PIECE;
     if (!h->engine.plugin.d.input || r->state == RS_OVER) {
         r->took += owed;
         answer_pump(h, r);
@@ -338,7 +338,7 @@ static int take_input(struct hub *h, struct request *r, const struct wire_frame 
 
 static int take_body(struct hub *h, struct request *r, const struct wire_frame *f, struct err *err)
 {
-    r->held += f->head.size;
+    r->held += f->head.size + (r->streams ? WIRE_PIECE : 0);
     if (r->held > WIRE_WINDOW)
         return err_set(err, SV_E_INVALID, "%u bytes of a body in a window of %d", r->held,
                        WIRE_WINDOW);
