@@ -10,11 +10,7 @@
 void inbox_init(struct inbox *in)
 {
     *in = (struct inbox){0};
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&in->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    sem_init(&in->wake, 0, 0);
     pthread_mutex_init(&in->lock, NULL);
     list_init(&in->mails);
 }
@@ -22,7 +18,7 @@ void inbox_init(struct inbox *in)
 void inbox_finish(struct inbox *in)
 {
     pthread_mutex_destroy(&in->lock);
-    pthread_cond_destroy(&in->wake);
+    sem_destroy(&in->wake);
     xfree(in->timers);
 }
 
@@ -45,7 +41,7 @@ static void unlock_and_wake(struct inbox *in)
     in->sleeping = false;
     pthread_mutex_unlock(&in->lock);
     if (wake)
-        pthread_cond_signal(&in->wake);
+        sem_post(&in->wake);
 }
 
 void inbox_put(struct inbox *in, struct list *mails)
@@ -108,15 +104,19 @@ bool inbox_due(struct inbox *in, uint64_t now, struct mail_timer *ret)
     return due;
 }
 
+// The lock is held before and after. A wake that came too late for its sleep ends the next one, so
+// the caller looks again.
 static void sleep_until(struct inbox *in, uint64_t until_ns)
 {
     struct timespec t = {.tv_sec = (time_t)(until_ns / NS_PER_S),
                          .tv_nsec = (long)(until_ns % NS_PER_S)};
     in->sleeping = true;
+    pthread_mutex_unlock(&in->lock);
     if (until_ns == UINT64_MAX)
-        pthread_cond_wait(&in->wake, &in->lock);
+        sem_wait(&in->wake);
     else
-        pthread_cond_timedwait(&in->wake, &in->lock, &t);
+        sem_clockwait(&in->wake, CLOCK_MONOTONIC, &t);
+    pthread_mutex_lock(&in->lock);
     in->sleeping = false;
 }
 

@@ -14,6 +14,7 @@
 #include "base/list.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <uv.h>
@@ -34,7 +35,7 @@ struct mail_timer { // of host->post
 
 struct inbox {
     pthread_mutex_t lock;
-    pthread_cond_t wake; // CLOCK_MONOTONIC
+    sem_t wake; // a condition variable would cost one more system call per wake
     struct list mails;
     struct mail_timer *timers; // owned heap, earliest first
     uint32_t n_timers, cap_timers;
