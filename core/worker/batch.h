@@ -6,12 +6,11 @@
  * Order   higher priority first, then earlier deadline (none is last), then arrival.
  * Rule    the most urgent request leads; others with its key join in order while the costs sum up
  *         to `max` at most (a dearer one goes alone). A batch leaves when it is full, when nothing
- *         more can come, or when its oldest member has waited `wait_ns` or nears its deadline. While
- *         it waits, a full or older batch of another key may leave before it; the first
- *         BATCH_KEYS keys are looked at.
- * Bounds  BATCH_MAX requests a batch; as many items as were pushed (slots bound them).
- * Owner   items are the caller's; the queue holds pointers.
- * Pure    no clock, no I/O: the caller passes `now`.
+ *         more can come, or when its oldest member has waited `wait_ns` or nears its deadline.
+ * While it waits, a full or older batch of another key may leave before it; the first BATCH_KEYS
+ * keys are looked at. Bounds  BATCH_MAX requests a batch; as many items as were pushed (slots bound
+ * them). Owner   items are the caller's; the queue holds pointers. Pure    no clock, no I/O: the
+ * caller passes `now`.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,10 +3,9 @@
 /*
  * capture - what the plugin writes to stdout and stderr, as log lines.
  *
- * Bounds  CAPTURE_LINE bytes a line, longer is cut into several; CAPTURE_TURN bytes a turn. The pipe
- *         holds the rest, so a plugin that floods waits for itself.
- * After a death the supervisor reads what is left from its own descriptor.
- * Thread  I/O thread.
+ * Bounds  CAPTURE_LINE bytes a line, longer is cut into several; CAPTURE_TURN bytes a turn. The
+ * pipe holds the rest, so a plugin that floods waits for itself. After a death the supervisor reads
+ * what is left from its own descriptor. Thread  I/O thread.
  */
 #include "base/buf.h"
 

@@ -114,8 +114,7 @@ static void leave_together(struct engine_thread *t)
 {
     struct list out;
     list_init(&out);
-    list_for_each_safe(n, &t->touched)
-    {
+    list_for_each_safe (n, &t->touched) {
         struct request *r = CONTAINER_OF(n, struct request, touched_node);
         list_remove(n);
         pthread_mutex_lock(&r->lock);
@@ -228,8 +227,7 @@ static void *thread_main(void *arg)
 
 static void on_mails(struct engine_thread *t, struct list *mails)
 {
-    list_for_each_safe(n, mails)
-    {
+    list_for_each_safe (n, mails) {
         struct mail *m = CONTAINER_OF(n, struct mail, node);
         list_remove(n);
         if (m->kind == MAIL_REQUEST)

@@ -66,7 +66,7 @@ struct engine_thread {
     int depth;           // in a callback
     _Atomic uint64_t epoch;
     _Atomic uint32_t runs_done;
-    _Atomic uint64_t run_ns; // a run(), smoothed
+    _Atomic uint64_t run_ns;           // a run(), smoothed
     _Atomic uint64_t last_deadline_ns; // of the batch under way; 0: one has none
 };
 
@@ -83,8 +83,9 @@ struct engine {
     struct engine_thread threads[PAGE_THREADS];
     uint32_t n_threads;   // started; the I/O thread's
     uint32_t concurrency; // set before EVENT_READY
-    _Atomic uint64_t progress_ns, foreign_ns; // last progress(); last host call of a thread not ours
-    _Atomic bool limbo_waits;                 // wake the I/O thread after a callback
+    _Atomic uint64_t progress_ns,
+        foreign_ns;           // last progress(); last host call of a thread not ours
+    _Atomic bool limbo_waits; // wake the I/O thread after a callback
     sv_plan plan;
     bool loaded, created;
     struct { // run() beside run(), nothing beside anything else

@@ -271,8 +271,7 @@ static int on_parse(sv_req *pub, const char **why)
             *f = (struct form){0};
             broken(f, TYPE_UNKNOWN, "a body that streams in is not collected");
         } else {
-            form_parse(f, &r->arena, pub->content_type,
-                       (struct bytes){pub->body, pub->body_len});
+            form_parse(f, &r->arena, pub->content_type, (struct bytes){pub->body, pub->body_len});
         }
         r->form = f;
     }

@@ -65,7 +65,8 @@ static int on_post(const sv_host *pub, uint64_t delay_ns, void (*fn)(void *self,
         return SV_OK;
     uint64_t now = clock_now_ns();
     uint64_t due = delay_ns < UINT64_MAX - now ? now + delay_ns : UINT64_MAX - 1;
-    return inbox_timer(&e->threads[0].inbox, &(struct mail_timer){.due_ns = due, .fn = fn, .arg = arg});
+    return inbox_timer(&e->threads[0].inbox,
+                       &(struct mail_timer){.due_ns = due, .fn = fn, .arg = arg});
 }
 
 static void on_progress(const sv_host *pub, double done, const char *what)
@@ -127,8 +128,8 @@ static sv_metric *on_metric(const sv_host *pub, int kind, const char *full, cons
              kind);
         kind = SV_GAUGE;
     }
-    if (kind == SV_HISTOGRAM && (!bounds || n_bounds == 0 || n_bounds > PAGE_BUCKETS ||
-                                 !ascending(bounds, n_bounds))) {
+    if (kind == SV_HISTOGRAM &&
+        (!bounds || n_bounds == 0 || n_bounds > PAGE_BUCKETS || !ascending(bounds, n_bounds))) {
         if (bounds && n_bounds)
             LOGW("metric '%s': %u bounds, not 1 to %d in ascending order; it takes the core's",
                  full ? full : "", n_bounds, PAGE_BUCKETS);

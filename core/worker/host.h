@@ -19,8 +19,8 @@ enum { HOST_TEXT_MAX = 512, HOST_LOG_MAX = 3500 };
 
 struct host {
     sv_host pub;
-    struct engine *engine; // borrowed; NULL in an inspection
-    struct page *page;     // borrowed; metrics live there
+    struct engine *engine;                         // borrowed; NULL in an inspection
+    struct page *page;                             // borrowed; metrics live there
     char *app, *deployment, *replica, *plugin_dir; // owned
     char labels[256];
     struct page_metric *pressure;

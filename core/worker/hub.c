@@ -79,7 +79,7 @@ int hub_run(struct hub *h, const char *name, struct err *err)
 
 void hub_flush(struct hub *h)
 {
-    list_for_each_safe(n, &h->neighbours)
+    list_for_each_safe (n, &h->neighbours)
         neighbour_flush(CONTAINER_OF(n, struct neighbour, node));
 }
 
@@ -102,15 +102,14 @@ void hub_set_state(struct hub *h, enum wire_status state, const char *text)
     h->state = state;
     snprintf(h->text, sizeof h->text, "%s", text);
     atomic_store(&h->page->state, state);
-    list_for_each(n, &h->neighbours)
+    list_for_each (n, &h->neighbours)
         neighbour_state(CONTAINER_OF(n, struct neighbour, node));
 }
 
 static void tell_control(struct hub *h)
 {
     h->told_ns = clock_now_ns();
-    list_for_each(n, &h->neighbours)
-    {
+    list_for_each (n, &h->neighbours) {
         struct neighbour *to = CONTAINER_OF(n, struct neighbour, node);
         if (!to->ingress)
             neighbour_state(to);
@@ -221,8 +220,8 @@ static void set_alarm(struct hub *h, uint64_t at_ns)
     if (at_ns == h->alarm_ns)
         return;
     h->alarm_ns = at_ns;
-    struct itimerspec t = {.it_value = {.tv_sec = (time_t)(at_ns / NS_PER_S),
-                                        .tv_nsec = (long)(at_ns % NS_PER_S)}};
+    struct itimerspec t = {
+        .it_value = {.tv_sec = (time_t)(at_ns / NS_PER_S), .tv_nsec = (long)(at_ns % NS_PER_S)}};
     timerfd_settime(h->alarm_fd, TFD_TIMER_ABSTIME, &t, NULL);
 }
 
@@ -266,8 +265,7 @@ static void lend(struct hub *h)
     uint32_t n = slots_decide(&h->slots, clock_now_ns(), acts);
     if (n == 0)
         return;
-    list_for_each(node, &h->neighbours)
-    {
+    list_for_each (node, &h->neighbours) {
         struct neighbour *to = CONTAINER_OF(node, struct neighbour, node);
         for (uint32_t i = 0; to->ingress && i < n; i++) {
             if (acts[i].peer != to->peer)
@@ -290,8 +288,7 @@ static bool empty_outbox(struct hub *h)
     list_init(&events);
     if (!outbox_take(&h->engine.outbox, &requests, &events))
         return false;
-    list_for_each_safe(n, &requests)
-    {
+    list_for_each_safe (n, &requests) {
         struct request *r = CONTAINER_OF(n, struct request, out_node);
         pthread_mutex_lock(&r->lock);
         list_remove(n);
@@ -300,8 +297,7 @@ static bool empty_outbox(struct hub *h)
         answer_pump(h, r);
         request_unref(r);
     }
-    list_for_each_safe(n, &events)
-    {
+    list_for_each_safe (n, &events) {
         struct event *ev = CONTAINER_OF(n, struct event, node);
         list_remove(n);
         on_event(h, ev);
@@ -349,7 +345,7 @@ static void on_turn(uv_prepare_t *p)
     for (int i = 0; i < ROUNDS_MAX; i++) {
         atomic_store(&out->sleeping, false);
         empty_outbox(h);
-        list_for_each_safe(n, &h->neighbours)
+        list_for_each_safe (n, &h->neighbours)
             answer_stalled(h, CONTAINER_OF(n, struct neighbour, node));
         answer_limbo(h);
         if (h->drain.phase != DRAIN_NONE)
@@ -468,8 +464,8 @@ static void die_stalled(struct hub *h, uint32_t i, uint64_t silent, uint64_t lim
     bool dumped = crash_dump(h->engine.threads[i].thread);
     LOGE("stack of the stuck thread:\n%s", dumped ? h->page->last.backtrace : "not to be had");
     hub_die(h, WORKER_EXIT_STALLED, "stalled in %s() for %.1f s without a sign of life (%s: %.1f)",
-            page_doing_names[doing < PD_COUNT ? doing : PD_IDLE],
-            (double)silent / (double)NS_PER_S, name, (double)limit / (double)NS_PER_S);
+            page_doing_names[doing < PD_COUNT ? doing : PD_IDLE], (double)silent / (double)NS_PER_S,
+            name, (double)limit / (double)NS_PER_S);
 }
 
 static void check_liveness(struct hub *h, uint64_t now)
@@ -482,12 +478,11 @@ static void check_liveness(struct hub *h, uint64_t now)
         struct page_thread *seen = &h->page->threads[i];
         uint64_t sign = atomic_load(&seen->sign_ns), foreign = atomic_load(&e->foreign_ns), limit;
         const char *name;
-        struct liveness_view v = {
-            .doing = atomic_load_explicit(&seen->doing, memory_order_acquire),
-            .since_ns = atomic_load(&seen->since_ns),
-            .sign_ns = sign > foreign ? sign : foreign,
-            .progress_ns = atomic_load(&e->progress_ns),
-            .last_deadline_ns = atomic_load(&e->threads[i].last_deadline_ns)};
+        struct liveness_view v = {.doing = atomic_load_explicit(&seen->doing, memory_order_acquire),
+                                  .since_ns = atomic_load(&seen->since_ns),
+                                  .sign_ns = sign > foreign ? sign : foreign,
+                                  .progress_ns = atomic_load(&e->progress_ns),
+                                  .last_deadline_ns = atomic_load(&e->threads[i].last_deadline_ns)};
         uint64_t silent = liveness_check(&v, &limits, now, &limit, &name);
         if (silent)
             die_stalled(h, i, silent, limit, name);

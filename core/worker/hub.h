@@ -18,15 +18,15 @@
 #include "worker/slots.h"
 
 enum {
-    HUB_TICK_MS = 250,          // liveness, deadlines, heartbeat
-    HUB_AHEAD = 16,             // full batches that may wait for a busy thread ...
-    HUB_AHEAD_NS = 200000,      // ... as long as they take no longer than this
-    HUB_YIELD_NS = 20000,       // a run() shorter than this is waited for ...
-    HUB_YIELDS = 4,             // ... by giving the core away so often ...
-    HUB_YIELD_REQUESTS = 4,     // ... while no more are in flight ...
-    HUB_YIELD_LATE_NS = 50000,  // ... and it comes back within this time; else not for ...
+    HUB_TICK_MS = 250,         // liveness, deadlines, heartbeat
+    HUB_AHEAD = 16,            // full batches that may wait for a busy thread ...
+    HUB_AHEAD_NS = 200000,     // ... as long as they take no longer than this
+    HUB_YIELD_NS = 20000,      // a run() shorter than this is waited for ...
+    HUB_YIELDS = 4,            // ... by giving the core away so often ...
+    HUB_YIELD_REQUESTS = 4,    // ... while no more are in flight ...
+    HUB_YIELD_LATE_NS = 50000, // ... and it comes back within this time; else not for ...
     HUB_YIELD_PAUSE_NS = 100000000,
-    HUB_DEGRADED_MS = 1000,     // between two health() while it says > 0
+    HUB_DEGRADED_MS = 1000, // between two health() while it says > 0
 };
 
 struct hub {
@@ -50,10 +50,10 @@ struct hub {
     double progress;
     struct slots slots;
     struct batch batch;
-    struct list neighbours; // of neighbour.node
-    struct map requests;    // by id: those that hold a slot
-    struct list limbo;      // of request.limbo: over, but a callback may still name them
-    struct list mails;      // for the first instance thread; leave with the turn
+    struct list neighbours;        // of neighbour.node
+    struct map requests;           // by id: those that hold a slot
+    struct list limbo;             // of request.limbo: over, but a callback may still name them
+    struct list mails;             // for the first instance thread; leave with the turn
     uint32_t handed[PAGE_THREADS]; // batches given to each thread
     uint32_t in_flight;
     uint64_t no_yield_ns; // not before

@@ -58,8 +58,8 @@ static int spawn(struct inspection *in, const char *exe, int page_fd, int config
     int rc = os_pipe(answer, err);
     if (rc == 0)
         rc = os_pipe(output, err);
-    struct os_fdmap fds[] = {{output[1], 1}, {output[1], 2}, {answer[1], 3},
-                             {page_fd, 4},   {config_fd, 5}};
+    struct os_fdmap fds[] = {
+        {output[1], 1}, {output[1], 2}, {answer[1], 3}, {page_fd, 4}, {config_fd, 5}};
     if (rc == 0)
         rc = os_spawn(exe, argv, NULL, fds, ARRAY_LEN(fds), &in->pid, err);
     if (answer[1] >= 0)
@@ -143,9 +143,8 @@ static int judge_answer(struct inspection *in, char **ret_json, struct err *err)
     if (!cJSON_IsObject(j))
         rc = err_set(err, SV_E_INTERNAL, "inspecting '%s': the answer is broken", in->path);
     else if (why)
-        rc = err_set(err,
-                     (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(why, "code")), "%s",
-                     cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(why, "message")));
+        rc = err_set(err, (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(why, "code")),
+                     "%s", cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(why, "message")));
     else
         *ret_json = xstrdup(text);
     cJSON_Delete(j);
@@ -160,9 +159,9 @@ static int judge(struct inspection *in, double timeout_s, char **ret_json, struc
                        in->path, timeout_s, doing(in), said(in, output));
     if (WIFSIGNALED(in->status)) {
         const char *name = crash_signal_name(WTERMSIG(in->status));
-        return err_set(err, SV_E_INTERNAL, "inspecting '%s': it crashed with %s (signal %d) in %s%s",
-                       in->path, name ? name : "a signal", WTERMSIG(in->status), doing(in),
-                       said(in, output));
+        return err_set(err, SV_E_INTERNAL,
+                       "inspecting '%s': it crashed with %s (signal %d) in %s%s", in->path,
+                       name ? name : "a signal", WTERMSIG(in->status), doing(in), said(in, output));
     }
     if (WEXITSTATUS(in->status) || buf_len(&in->answer) == 0)
         return err_set(err, SV_E_INTERNAL, "inspecting '%s': the process exited with %d in %s%s",

@@ -8,18 +8,17 @@
  *          "options":[{"name","type","flags","fallback","min","max","help"}],"warnings":[...],
  *          "plan":{"max_batch","batch_wait_us","concurrency","max_inflight","devices","stream_in":bool,...}}
  *          from create() and plan() with that config.
- * Failure  a plugin that crashes, hangs (INSPECT_TIMEOUT_S), breaks a rule or refuses the config is an
- *          err with the reason: signal and callback, the failed check, the text of fail().
- * Child    fd 3 takes the answer, 4 is a shared page (what it is doing, last words), 5 the config;
- *          its output goes into the err.
- * Thread   any; blocks until the child has ended.
+ * Failure  a plugin that crashes, hangs (INSPECT_TIMEOUT_S), breaks a rule or refuses the config is
+ * an err with the reason: signal and callback, the failed check, the text of fail(). Child    fd 3
+ * takes the answer, 4 is a shared page (what it is doing, last words), 5 the config; its output
+ * goes into the err. Thread   any; blocks until the child has ended.
  */
 struct err;
 
 enum { INSPECT_TIMEOUT_S = 30, INSPECT_ANSWER_MAX = 4 << 20, INSPECT_OUTPUT_MAX = 300 }; // s, bytes
 
-// config_json NULL: {}. "": nothing of the plugin is called and the answer has no plan: the options are known
-// before there is a config that passed them. *ret_json is the caller's (xfree).
+// config_json NULL: {}. "": nothing of the plugin is called and the answer has no plan: the options
+// are known before there is a config that passed them. *ret_json is the caller's (xfree).
 int inspect_run(const char *plugin_path, const char *config_json, char **ret_json, struct err *err);
 // The same by another executable than this one, and with another patience.
 int inspect_run_by(const char *exe, double timeout_s, const char *plugin_path,

@@ -99,12 +99,12 @@ static cJSON *callbacks_json(const sv_plugin *d)
         const char *name;
         bool there;
     } all[] = {
-        {"create", d->create},     {"plan", d->plan},     {"load", d->load},
-        {"warm", d->warm},         {"health", d->health}, {"reconfigure", d->reconfigure},
-        {"drain", d->drain},       {"unload", d->unload}, {"destroy", d->destroy},
-        {"run", d->run},           {"batch_key", d->batch_key},
-        {"submit", d->submit},     {"input", d->input},   {"cancel", d->cancel},
-        {"writable", d->writable}, {"step", d->step},     {"extension", d->extension},
+        {"create", d->create}, {"plan", d->plan},           {"load", d->load},
+        {"warm", d->warm},     {"health", d->health},       {"reconfigure", d->reconfigure},
+        {"drain", d->drain},   {"unload", d->unload},       {"destroy", d->destroy},
+        {"run", d->run},       {"batch_key", d->batch_key}, {"submit", d->submit},
+        {"input", d->input},   {"cancel", d->cancel},       {"writable", d->writable},
+        {"step", d->step},     {"extension", d->extension},
     };
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < ARRAY_LEN(all); i++)

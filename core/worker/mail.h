@@ -3,13 +3,12 @@
 /*
  * mail - the two queues between the I/O thread and the instance threads.
  *
- * inbox   I/O thread (and post, resume) -> one instance thread. The I/O thread collects in a list of
- *         its own and delivers once a turn; the thread is woken only if it sleeps.
- * outbox  every thread -> I/O thread: requests that have something to send, and events. The I/O
- *         thread is woken only if it said that it is about to sleep.
- * Cost    a wake costs as much as dozens of entries (2.5-5 us), so nobody wakes who is awake, and
- *         whoever is awake takes all there is.
- * Bounds  requests are bounded by slots, pieces of input by windows, timers by MAIL_TIMERS.
+ * inbox   I/O thread (and post, resume) -> one instance thread. The I/O thread collects in a list
+ * of its own and delivers once a turn; the thread is woken only if it sleeps. outbox  every thread
+ * -> I/O thread: requests that have something to send, and events. The I/O thread is woken only if
+ * it said that it is about to sleep. Cost    a wake costs as much as dozens of entries (2.5-5 us),
+ * so nobody wakes who is awake, and whoever is awake takes all there is. Bounds  requests are
+ * bounded by slots, pieces of input by windows, timers by MAIL_TIMERS.
  */
 #include "base/list.h"
 
@@ -45,7 +44,7 @@ struct inbox {
 
 void inbox_init(struct inbox *in);
 void inbox_finish(struct inbox *in);
-void inbox_put(struct inbox *in, struct list *mails); // takes all over from the list
+void inbox_put(struct inbox *in, struct list *mails);          // takes all over from the list
 int inbox_timer(struct inbox *in, const struct mail_timer *t); // SV_E_OVERLOADED over the bound
 // Moves everything to ret; sleeps until something comes or `until_ns` (0: don't, UINT64_MAX: for
 // ever). True: a timer is due.

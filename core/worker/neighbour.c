@@ -14,8 +14,7 @@ static void on_frame(struct link *l, struct wire_frame *f);
 static void on_closed(struct link *l, const struct err *err);
 static int take_frame(struct neighbour *n, const struct wire_frame *f, struct err *err);
 static int take_submit(struct neighbour *n, const struct wire_frame *f, struct err *err);
-static int take_body(struct hub *h, struct request *r, const struct wire_frame *f,
-                     struct err *err);
+static int take_body(struct hub *h, struct request *r, const struct wire_frame *f, struct err *err);
 static int take_counts(struct neighbour *n, const struct wire_frame *f, struct err *err);
 
 void neighbour_attach(struct hub *h, const struct wire_attach *a, int own_fd)
@@ -59,8 +58,8 @@ void neighbour_free_later(struct neighbour *n, int page_slot)
         n->cap_frees = n->cap_frees ? n->cap_frees * 2 : 16;
         n->frees = xrealloc(n->frees, n->cap_frees * sizeof *n->frees);
     }
-    n->frees[n->n_frees++] = (struct free_at){
-        .at = n->link.out_sent + buf_len(&n->link.out), .slot = page_slot};
+    n->frees[n->n_frees++] =
+        (struct free_at){.at = n->link.out_sent + buf_len(&n->link.out), .slot = page_slot};
 }
 
 void neighbour_flush(struct neighbour *n)
@@ -133,9 +132,10 @@ static int take_frame(struct neighbour *n, const struct wire_frame *f, struct er
         if (f->head.kind != WIRE_drain)
             return 0;
         if ((rc = wire_get_drain(f, &drain, err)) >= 0)
-            drain_begin(h, drain.deadline_ns ? drain.deadline_ns
-                                             : clock_now_ns() + (uint64_t)(h->orders.shutdown_timeout_s *
-                                                                           (double)NS_PER_S));
+            drain_begin(h, drain.deadline_ns
+                               ? drain.deadline_ns
+                               : clock_now_ns() +
+                                     (uint64_t)(h->orders.shutdown_timeout_s * (double)NS_PER_S));
         return rc;
     }
     if (f->head.kind == WIRE_submit)

@@ -15,7 +15,7 @@ struct err;
 struct orders {
     char *app, *deployment, *replica; // owned, as all texts here
     char *plugin, *plugin_path, *plugin_dir, *cache_dir;
-    char *config; // a JSON object
+    char *config;                                 // a JSON object
     uint32_t max_ongoing, max_batch, concurrency; // 0: the plugin's plan says
     double batch_wait_s;                          // < 0: the plugin's plan says
     double load_timeout_s, stall_timeout_s, run_timeout_s, shutdown_timeout_s, orphan_timeout_s;

@@ -51,7 +51,8 @@ static int check_version(struct plugin *p, struct err *err)
                        "it was built for ABI %u.%u; this core speaks %d.%d (build it again)",
                        p->d.abi_major, p->d.abi_minor, SV_ABI_MAJOR, SV_ABI_MINOR);
     if (p->d.min_host_minor > SV_ABI_MINOR)
-        return err_set(err, SV_E_INVALID, "it needs ABI 1.%u; this core speaks 1.%d (update Salver)",
+        return err_set(err, SV_E_INVALID,
+                       "it needs ABI 1.%u; this core speaks 1.%d (update Salver)",
                        p->d.min_host_minor, SV_ABI_MINOR);
     if (p->d.flags)
         warn(p, "it sets flags 0x%x that this core does not know", p->d.flags);
@@ -87,7 +88,9 @@ static int check_callbacks(struct plugin *p, struct err *err)
         return err_set(err, SV_E_INVALID, "it has neither run nor submit; one must serve");
     if (p->d.run && (p->d.step || p->d.input || p->d.writable))
         warn(p, "%s is never called: it belongs to submit, and this plugin has run",
-             p->d.step ? "step" : p->d.input ? "input" : "writable");
+             p->d.step    ? "step"
+             : p->d.input ? "input"
+                          : "writable");
     if (p->d.submit && p->d.batch_key)
         warn(p, "batch_key is never called: it belongs to run, and this plugin has submit");
     return 0;

@@ -31,7 +31,7 @@ static void drop(struct request *r)
 
 void request_pool_finish(struct request_pool *p)
 {
-    list_for_each_safe(n, &p->free)
+    list_for_each_safe (n, &p->free)
         drop(CONTAINER_OF(n, struct request, node));
     pthread_mutex_destroy(&p->lock);
 }
@@ -71,8 +71,7 @@ struct request *request_create(struct engine *e)
 
 static void drop_pieces(struct request *r)
 {
-    list_for_each_safe(n, &r->pieces)
-    {
+    list_for_each_safe (n, &r->pieces) {
         list_remove(n);
         xfree(CONTAINER_OF(n, struct piece, node));
     }
@@ -190,9 +189,9 @@ int request_head(sv_req *pub, int status, const char *content_type)
 // What the core itself says about an answer.
 static bool is_ours(const char *name)
 {
-    static const char *const ours[] = {"connection",     "content-length", "content-type",
-                                       "keep-alive",     "te",             "trailer",
-                                       "upgrade",        "transfer-encoding"};
+    static const char *const ours[] = {
+        "connection", "content-length", "content-type", "keep-alive",
+        "te",         "trailer",        "upgrade",      "transfer-encoding"};
     for (size_t i = 0; i < ARRAY_LEN(ours); i++)
         if (strcmp(ours[i], name) == 0)
             return true;

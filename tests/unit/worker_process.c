@@ -131,9 +131,9 @@ static void attach(struct world *w, int i)
     struct buf out = {0};
     char name[32];
     snprintf(name, sizeof name, "ingress/%d", i);
-    wire_put_attach(&out, 0, 0,
-                    &(struct wire_attach){
-                        .child_id = 10 + (uint64_t)i, .role = ROLE_INGRESS, .name = name});
+    wire_put_attach(
+        &out, 0, 0,
+        &(struct wire_attach){.child_id = 10 + (uint64_t)i, .role = ROLE_INGRESS, .name = name});
     buf_head(&out)[offsetof(struct wire_frame_head, n_fds)] = 1;
     union {
         struct cmsghdr align;
@@ -180,11 +180,12 @@ static void start(struct world *w, const char *plugin, const char *more)
     SEND(&w->up, hello, 0, 0, .version = WIRE_VERSION, .role = ROLE_SUPERVISOR,
          .pid = (uint64_t)getpid(), .name = "supervisor");
     expect(&w->up, WIRE_hello);
-    snprintf(orders, sizeof orders,
-             "{\"app\":\"t\",\"deployment\":\"t\",\"replica\":\"t/t/0\",\"plugin_path\":\"" BUILD_DIR
-             "/tests/plugins/%s.so\",\"plugin_dir\":\"" BUILD_DIR
-             "/tests/plugins\",\"batch_wait_s\":0,\"max_body_bytes\":1000000%s%s}",
-             plugin, *more ? "," : "", more);
+    snprintf(
+        orders, sizeof orders,
+        "{\"app\":\"t\",\"deployment\":\"t\",\"replica\":\"t/t/0\",\"plugin_path\":\"" BUILD_DIR
+        "/tests/plugins/%s.so\",\"plugin_dir\":\"" BUILD_DIR
+        "/tests/plugins\",\"batch_wait_s\":0,\"max_body_bytes\":1000000%s%s}",
+        plugin, *more ? "," : "", more);
     SEND(&w->up, boot, 0, 0, .state_dir = "/tmp", .child_id = 1,
          .orders = {orders, strlen(orders)});
     attach(w, 0);
@@ -219,8 +220,8 @@ static void wait_state(struct world *w, uint64_t id, enum page_request_state sta
 static void submit(struct peer *p, uint64_t id, const char *query, const char *body)
 {
     SEND(p, submit, id, WIRE_FIN, .method = "POST", .path = "/", .query = query,
-         .content_type = "text/plain", .request_id = "test", .tenant = "",
-         .body_len = strlen(body), .body = {body, strlen(body)});
+         .content_type = "text/plain", .request_id = "test", .tenant = "", .body_len = strlen(body),
+         .body = {body, strlen(body)});
 }
 
 static uint32_t granted(struct peer *p)
@@ -404,9 +405,12 @@ static void test_refused(void **state)
 static const struct {
     const char *name;
     int what;
-} breaches[] = {{"a submit without a grant", 0}, {"the same id twice", 1},
-                {"too much given back", 2},      {"a window too wide", 3},
-                {"more body than the window", 4}, {"headers without a NUL", 5},
+} breaches[] = {{"a submit without a grant", 0},
+                {"the same id twice", 1},
+                {"too much given back", 2},
+                {"a window too wide", 3},
+                {"more body than the window", 4},
+                {"headers without a NUL", 5},
                 {"garbage", 6}};
 
 static void test_breach(void **state)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One row is one test of the policy: `j` a peer joins (a, b, c in order), `la` leaves, `wa3` wants 3
+// One row is one test of the policy: `j` a peer joins (a, b, c in order), `la` leaves, `wa3` wants
+// 3
 // (`wa3@9` by deadline 9), `sa` submits, `ea` ends one, `ga2` gives back, `x`/`o` close and open,
 // `+5` lets 5 ms pass, `?` decides: its grants print as `a2`, its recalls as `a2!`.
 #include "base/clock.h"
