@@ -58,8 +58,9 @@ def replicas(server):
 class Kill:
     """One kill -9 of a worker and when its replacement was given its first request."""
 
-    def __init__(self, server, ledger):
-        self.victim = random.choice(server.children("worker"))
+    def __init__(self, server, ledger, number):
+        workers = sorted(server.children("worker"), key=lambda c: c.name)
+        self.victim = workers[number % len(workers)]  # in turns: see KILL_EVERY_S
         self.rows_before = ledger.head()["rows"]
         before = {c.pid for c in server.children("worker")}
         self.at_ns = time.monotonic_ns()
@@ -96,8 +97,8 @@ def kill_workers(server, ledger, load_path, out):
     foreign = foreign_load(server.pids)
     with Load(server.port, load_path, connections=64, out=out) as load:
         time.sleep(1)
-        for _ in range(KILLS):
-            kills.append(Kill(server, ledger))
+        for number in range(KILLS):
+            kills.append(Kill(server, ledger, number))
             time.sleep(max(0.3, KILL_EVERY_S - kills[-1].back_s))
         load.stop()
         return kills, load.rows(), foreign()
