@@ -5,10 +5,12 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 PYTHON ?= python3
 FUZZ_SECONDS ?= 20
+# End-to-end tests mostly wait, so some run side by side.
+E2E_JOBS ?= 3
 PYTEST_ARGS ?=
 
 VENV := $(BUILD)/venv
-PYTEST = SALVER_BUILD=$(abspath $(1)) $(abspath $(VENV))/bin/python -m pytest $(PYTEST_ARGS)
+PYTEST = SALVER_BUILD=$(abspath $(1)) $(abspath $(VENV))/bin/python -m pytest -n $(E2E_JOBS) $(PYTEST_ARGS)
 # A sanitizer must not catch the signals by which the fake plugin dies on purpose.
 REPORTS = handle_segv=0:handle_abort=0:handle_sigfpe=0:handle_sigill=0:handle_sigbus=0:allow_user_segv_handler=1
 

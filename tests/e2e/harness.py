@@ -64,7 +64,10 @@ def wait_for(what, seconds, condition, every_s=0.01):
 
 def free_port():
     low, high = os.environ.get("SALVER_PORTS", "18600-18699").split("-")
-    ports = list(range(int(low), int(high) + 1))
+    # Test processes side by side (pytest-xdist) draw from ports of their own.
+    side_by_side = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    ports = list(range(int(low) + mine, int(high) + 1, side_by_side))
     random.shuffle(ports)
     for port in ports:
         with socket.socket() as s:
