@@ -26,7 +26,7 @@ struct place {
 struct report_line {
     struct place at;
     bool warning;
-    bool told; // the holder's mark: it was logged
+    bool told;        // the holder's mark: it was logged
     const char *text; // whole, with its place before it
 };
 

@@ -418,7 +418,8 @@ void http_server_drain(struct http_server *s, void (*on_idle)(void *ctx))
 
 void http_server_close_idle(struct http_server *s)
 {
-    list_for_each_safe(n, &s->conns) conn_close_idle(CONTAINER_OF(n, struct http_conn, node));
+    list_for_each_safe (n, &s->conns)
+        conn_close_idle(CONTAINER_OF(n, struct http_conn, node));
 }
 
 static void maybe_free(struct http_server *s)
@@ -447,7 +448,7 @@ void http_server_destroy(struct http_server *s, void (*on_free)(void *ctx))
     s->on_idle = NULL;
     s->on_free = on_free;
     stop_listening(s);
-    list_for_each_safe(n, &s->conns)
+    list_for_each_safe (n, &s->conns)
         conn_close(CONTAINER_OF(n, struct http_conn, node), GONE_CLOSED);
     uv_close((uv_handle_t *)&s->tick, on_handle_closed);
 }

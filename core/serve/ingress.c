@@ -43,7 +43,7 @@ struct ingress {
     struct pages pages;
     struct inflight inflight;
     struct front front;
-    int listen_fd; // -1: none yet, or the server's
+    int listen_fd;       // -1: none yet, or the server's
     uint32_t open_files; // the limit
     enum wire_status state;
     uint32_t told_in_flight;

@@ -124,11 +124,10 @@ static int parse_field(struct arena *a, const struct field *f, const cJSON *v,
 {
     void *to = (char *)app + f->at;
     bool whole = cJSON_IsNumber(v) && v->valuedouble >= 0 && v->valuedouble <= f->max;
+    if (f->kind == K_STR_OR_NULL && cJSON_IsNull(v))
+        return 0;
     switch (f->kind) {
     case K_STR_OR_NULL:
-        if (cJSON_IsNull(v))
-            return 0;
-        // fall through
     case K_STR:
         if (!cJSON_IsString(v))
             return err_set(err, SV_E_INVALID, "'%s' must be a string", f->name);

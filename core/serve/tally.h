@@ -17,7 +17,8 @@ struct inflight;
 
 #define OUTCOMES(X)                                                                                \
     X(ok)                                                                                          \
-    X(error) X(client_gone) X(slow_reader) X(timeout) X(queue_full) X(unavailable) X(replica_lost) \
+    X(error)                                                                                       \
+    X(client_gone) X(slow_reader) X(timeout) X(queue_full) X(unavailable) X(replica_lost)          \
         X(shutdown) X(not_found)
 enum outcome {
 #define X(name) OUTCOME_##name,

@@ -13,8 +13,8 @@
  *         control dead it goes on with what it has. SIGTERM and SIGINT stop the server in order, a
  *         second one at once; SIGHUP is handed to control.
  * Ready   when control's page says WS_READY it prints one line on stdout.
- * Silent  a control whose heartbeat is older than SUPERVISOR_SILENT_S is killed; it watches the others.
- * Alone   should it die, its children serve on for orphan_timeout_s, then drain and leave.
+ * Silent  a control whose heartbeat is older than SUPERVISOR_SILENT_S is killed; it watches the
+ * others. Alone   should it die, its children serve on for orphan_timeout_s, then drain and leave.
  *         Nobody takes them over.
  */
 #include "base/list.h"

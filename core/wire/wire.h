@@ -25,8 +25,8 @@ enum {
     WIRE_FRAME_MAX = 4 << 20, // bytes: a snapshot with some thousand routes
     WIRE_DATA_MAX = 64 << 10, // bytes of one BODY or DATA frame
     WIRE_WINDOW = 256 << 10,  // bytes each request may send at first, each way
-    WIRE_PIECE = 64,          // bytes of window that a BODY frame takes beside its payload where the
-                              // body streams in: messages may be small, or empty
+    WIRE_PIECE = 64, // bytes of window that a BODY frame takes beside its payload where the
+                     // body streams in: messages may be small, or empty
     WIRE_FDS_MAX = 2,
 };
 
