@@ -15,11 +15,11 @@
 struct http_msg;
 struct inflight;
 
+// clang-format off
 #define OUTCOMES(X)                                                                                \
-    X(ok)                                                                                          \
-    X(error)                                                                                       \
-    X(client_gone) X(slow_reader) X(timeout) X(queue_full) X(unavailable) X(replica_lost)          \
-        X(shutdown) X(not_found)
+    X(ok) X(error) X(client_gone) X(slow_reader) X(timeout) X(queue_full) X(unavailable)           \
+    X(replica_lost) X(shutdown) X(not_found)
+// clang-format on
 enum outcome {
 #define X(name) OUTCOME_##name,
     OUTCOMES(X)

@@ -312,8 +312,8 @@ static int wild_client(uint32_t kind)
         "POST /app HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
         "POST /app HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello",
         "HEAD /app HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
-        "GET /app HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-        "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        ("GET /app HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+         "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"),
     };
     int fd = client(texts[kind % 5]);
     if (kind % 5 == 4) // frames ahead of the 101: legal or not, they are kept or refused
