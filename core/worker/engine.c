@@ -376,8 +376,9 @@ static bool is_ended(struct request *r)
 static void cancel(struct engine_thread *t, struct request *r)
 {
     struct engine *e = t->engine;
-    if (!e->plugin.d.cancel || !atomic_load(&r->given) || is_ended(r))
+    if (!e->plugin.d.cancel || r->hinted || !atomic_load(&r->given) || is_ended(r))
         return;
+    r->hinted = true;
     engine_enter(t, PD_CANCEL);
     e->plugin.d.cancel(e->self, &r->pub);
     engine_leave(t);

@@ -167,8 +167,9 @@ void hub_queue(struct hub *h, struct request *r)
 
 void hub_cancel(struct hub *h, struct request *r, enum wire_why why)
 {
-    if (atomic_load(&r->cancelled) && !r->slow)
+    if (r->told)
         return;
+    r->told = true;
     request_cancel(r, why);
     if (atomic_load(&r->given))
         metrics_add(h->cancelled, 1);
@@ -316,12 +317,12 @@ static bool wait_a_moment(struct hub *h)
     if (each == 0 || each > HUB_YIELD_NS || h->in_flight > HUB_YIELD_REQUESTS ||
         h->handed[0] == atomic_load(&t->runs_done))
         return false;
-    uint64_t began = clock_now_ns(), now = began;
+    uint64_t began = clock_now_ns();
     if (began < h->no_yield_ns)
         return false;
     for (int i = 0; i < HUB_YIELDS && h->handed[0] != atomic_load(&t->runs_done); i++) {
         sched_yield();
-        now = clock_now_ns();
+        uint64_t now = clock_now_ns();
         if (now - began > HUB_YIELD_LATE_NS) {
             h->no_yield_ns = now + HUB_YIELD_PAUSE_NS;
             break;

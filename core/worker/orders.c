@@ -67,33 +67,26 @@ static int read_texts(struct orders *o, const cJSON *tree, struct err *err)
     return 0;
 }
 
-static int read_number(const cJSON *tree, const char *key, double fallback, double max, double *ret,
-                       struct err *err)
+static double number(const cJSON *tree, const char *key, double fallback, double max)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(tree, key);
-    *ret = cJSON_IsNumber(v) ? v->valuedouble : fallback;
-    if (*ret > max)
-        return err_set(err, SV_E_INVALID, "the orders say %s is %g; at most %g", key, *ret, max);
-    return 0;
+    double n = cJSON_IsNumber(v) ? v->valuedouble : fallback;
+    return n < max ? n : max;
 }
 
-static int read_numbers(struct orders *o, const cJSON *tree, struct err *err)
+static void read_numbers(struct orders *o, const cJSON *tree)
 {
-    int rc = 0;
-    double v;
-    for (size_t i = 0; rc == 0 && i < ARRAY_LEN(times); i++) {
-        rc = read_number(tree, times[i].key, times[i].fallback, times[i].max, &v, err);
-        *(double *)(void *)((char *)o + times[i].at) = v;
-    }
-    for (size_t i = 0; rc == 0 && i < ARRAY_LEN(counts); i++) {
-        rc = read_number(tree, counts[i].key, counts[i].fallback, counts[i].max, &v, err);
+    for (size_t i = 0; i < ARRAY_LEN(times); i++)
+        *(double *)(void *)((char *)o + times[i].at) =
+            number(tree, times[i].key, times[i].fallback, times[i].max);
+    for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+        double v = number(tree, counts[i].key, counts[i].fallback, counts[i].max);
         void *at = (char *)o + counts[i].at;
         if (counts[i].wide)
             *(uint64_t *)at = v > 0 ? (uint64_t)v : 0;
         else
             *(uint32_t *)at = v > 0 ? (uint32_t)v : 0;
     }
-    return rc;
 }
 
 int orders_parse(struct orders *o, struct bytes json, struct err *err)
@@ -105,8 +98,7 @@ int orders_parse(struct orders *o, struct bytes json, struct err *err)
         return err_set(err, SV_E_INVALID, "the orders are not a JSON object");
     }
     int rc = read_texts(o, tree, err);
-    if (rc == 0)
-        rc = read_numbers(o, tree, err);
+    read_numbers(o, tree);
     cJSON_Delete(tree);
     if (rc < 0)
         orders_finish(o);

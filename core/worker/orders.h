@@ -4,7 +4,8 @@
  * orders - what BOOT tells a worker to be (ARCHITECTURE.md, "Orders").
  *
  * Owner   the struct owns its strings.
- * Trust   the orders come from control, which checked the file; bounds are enforced all the same.
+ * Trust   the orders come from control, which checked the file; what is over a bound of this
+ * worker's tables is lowered to it.
  */
 #include "base/buf.h"
 

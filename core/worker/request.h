@@ -80,6 +80,7 @@ struct request {
     uint32_t took, held;     // body bytes: to be given back as window; come and not given back
     bool streams;            // body pieces go to input()
     bool whole;              // the last piece of the body came
+    bool told;               // that it is cancelled: counted, and cancel() is on its way
     struct buf assembly;     // a websocket message that is not whole yet
     bool head_written, left; // left: its slot is free again
 
@@ -90,6 +91,7 @@ struct request {
     bool mailed, touched, queued; // on an inbox, an instance's list, the outbox
     int status;                   // 0: no head yet
     char *content_type;           // owned
+    bool hinted;                  // cancel() was called; the instance thread's own
     bool accepted;                // submit() took it
     bool sent;                    // something was put
     bool ended, refused, slow;
