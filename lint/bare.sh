@@ -8,10 +8,10 @@ set -eu
 
 root=${1:?usage: lint/bare.sh FOLDER [SUITE] [MIRROR]}
 suite=${2:-bookworm}
-mirror=${3:-http://deb.debian.org/debian}
+mirror=${3:-}
 cd "$(dirname "$0")/.."
 
-[ -e "$root/bin/sh" ] || debootstrap --variant=minbase "$suite" "$root" "$mirror"
+[ -e "$root/bin/sh" ] || debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"}
 cp /etc/resolv.conf "$root/etc/"
 # Certificates that only this network has.
 mkdir -p "$root/usr/local/share/ca-certificates"
