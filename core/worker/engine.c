@@ -342,13 +342,32 @@ static void settle_piece(struct engine *e, struct request *r, const struct piece
 
 static void cancel(struct engine_thread *t, struct request *r);
 
+// One client that sends a lot must not keep the thread from the others: the rest goes behind them.
+static bool had_its_turn(struct engine_thread *t, uint64_t began, uint32_t pieces)
+{
+    uint64_t last = atomic_load_explicit(&t->seen->since_ns, memory_order_relaxed);
+    return pieces == ENGINE_PIECES || (pieces && last > began + ENGINE_INPUT_NS);
+}
+
+static void input_later(struct engine_thread *t, struct request *r)
+{
+    struct list one;
+    if (!request_todo(r, TODO_INPUT))
+        return;
+    list_init(&one);
+    list_push(&one, &r->mail.node);
+    inbox_put(&t->inbox, &one);
+}
+
 static void input(struct engine_thread *t, struct request *r)
 {
     struct engine *e = t->engine;
     struct piece *p;
-    uint32_t resumes;
+    uint64_t began = clock_now_ns();
+    uint32_t resumes, pieces = 0;
     char text[HOST_TEXT_MAX];
-    while ((p = next_piece(r, &resumes))) {
+    while (!had_its_turn(t, began, pieces) && (p = next_piece(r, &resumes))) {
+        pieces++;
         host_clear_text(&e->host);
         engine_enter(t, PD_INPUT);
         int rc = e->plugin.d.input(e->self, &r->pub, p->data, p->n, p->flags);
@@ -363,6 +382,8 @@ static void input(struct engine_thread *t, struct request *r)
         request_cancel(r, WHY_CLIENT_GONE);
         cancel(t, r);
     }
+    if (had_its_turn(t, began, pieces))
+        input_later(t, r);
 }
 
 static bool is_ended(struct request *r)

@@ -20,6 +20,8 @@
 #include "wire/page.h"
 
 #define ENGINE_COALESCE_NS 50000ull
+#define ENGINE_INPUT_NS    1000000ull // of input() for one request before others have their turn
+enum { ENGINE_PIECES = 16 };          // so many pieces at most
 
 // The page's last entry is the I/O thread's own, for batch_key().
 enum { ENGINE_THREADS_MAX = PAGE_THREADS - 1, ENGINE_IO_THREAD = PAGE_THREADS - 1 };
