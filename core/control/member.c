@@ -249,6 +249,24 @@ static void tell_replica(struct member *m, enum wire_status state, const char *t
              text);
 }
 
+static void replace_broken(struct member *m, const char *why)
+{
+    if (!*m->killed_why)
+        control_say_kill(m->control, m, why);
+}
+
+// An ingress has no link any more with a worker that lives: neither would ever get a new one.
+static void on_broken(struct member *m, const struct wire_frame *f)
+{
+    struct wire_broken msg;
+    struct err err;
+    if (m->role != ROLE_INGRESS || wire_get_broken(f, &msg, &err) < 0)
+        return;
+    struct member *worker = member_get(m->control, msg.child_id);
+    if (worker && worker->role == ROLE_WORKER)
+        replace_broken(worker, msg.why);
+}
+
 static void on_frame(struct link *l, struct wire_frame *f)
 {
     struct member *m = l->ctx;
@@ -256,6 +274,8 @@ static void on_frame(struct link *l, struct wire_frame *f)
     struct err err;
     for (unsigned i = 0; i < f->head.n_fds; i++)
         close(f->fds[i]);
+    if (f->head.kind == WIRE_broken)
+        on_broken(m, f);
     if (f->head.kind != WIRE_state)
         return;
     if (wire_get_state(f, &msg, &err) < 0) {
@@ -272,8 +292,10 @@ static void on_closed(struct link *l, const struct err *err)
 {
     struct member *m = l->ctx;
     m->link_dead = true; // its DIED will come
-    if (err)
-        LOGW("channel to %s: %s", m->name, err->msg);
+    if (!err)
+        return;
+    LOGW("channel to %s: %s", m->name, err->msg);
+    replace_broken(m, err->msg);
 }
 
 static void on_free(struct link *l)

@@ -66,7 +66,7 @@ static int take_page_gone(struct ingress *i, struct wire_frame *f, struct err *e
 static int attach_worker(struct ingress *i, const struct wire_attach *m, const struct page *page,
                          int own_fd, struct err *err);
 static int attach_control(struct ingress *i, int own_fd, struct err *err);
-static void on_worker_gone(struct peer *p);
+static void on_worker_gone(struct peer *p, const struct err *fault);
 static void on_control_frame(struct link *l, struct wire_frame *f);
 static void on_control_closed(struct link *l, const struct err *err);
 static void on_control_free(struct link *l);
@@ -355,10 +355,15 @@ static int attach_worker(struct ingress *i, const struct wire_attach *m, const s
     return rc;
 }
 
-static void on_worker_gone(struct peer *p)
+static void on_worker_gone(struct peer *p, const struct err *fault)
 {
     struct ingress *i = CONTAINER_OF(p->all, struct ingress, inflight);
     front_drop_peer(&i->front, p);
+    if (!fault || !i->control)
+        return;
+    wire_put_broken(&i->control->link.out, 0, 0,
+                    &(struct wire_broken){.child_id = p->child_id, .why = fault->msg});
+    link_kick(&i->control->link);
 }
 
 /* ---- control ---- */

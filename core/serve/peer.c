@@ -21,7 +21,7 @@ static int take_recall(struct peer *p, const struct wire_frame *f, struct err *e
 static int take_state(struct peer *p, const struct wire_frame *f, struct err *err);
 static int take_answer(struct peer *p, struct request *r, const struct wire_frame *f,
                        struct err *err);
-static void die(struct peer *p);
+static void die(struct peer *p, const struct err *fault);
 static void on_free(struct link *l);
 
 int peer_open(const struct peer_conf *c, int own_fd, const char *own_name, struct peer **ret,
@@ -106,7 +106,7 @@ static void on_frame(struct link *l, struct wire_frame *f)
         return;
     LOGE("%s (child %llu) broke the protocol: %s; it gets nothing more", p->name,
          (unsigned long long)p->child_id, err.msg);
-    die(p);
+    die(p, &err);
 }
 
 static void on_closed(struct link *l, const struct err *err)
@@ -116,15 +116,15 @@ static void on_closed(struct link *l, const struct err *err)
         return;
     if (err)
         LOGW("link to %s (child %llu): %s", p->name, (unsigned long long)p->child_id, err->msg);
-    die(p);
+    die(p, err);
 }
 
-static void die(struct peer *p)
+static void die(struct peer *p, const struct err *fault)
 {
     p->dead = true;
     p->grants = p->want_left = 0;
     inflight_peer_died(p);
-    p->on_gone(p);
+    p->on_gone(p, fault);
     link_close(&p->link, on_free);
 }
 

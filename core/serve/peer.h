@@ -6,7 +6,8 @@
  * Open    has a grant, says READY, and its page does not say otherwise. Nobody else gets a request.
  * Death   the link's end: every frame that arrived is handled, then each request that it held goes
  *         where the page sends it (inflight.h), then the peer is forgotten.
- * Trust   none: a frame that breaks the rules breaks the link, which is a death to us.
+ * Trust   none: a frame that breaks the rules breaks the link, which is a death to us. Control is
+ *         told, so that it becomes one: the link is never made again.
  * Owner   the list it is on; freed when the link has closed.
  * Thread  loop thread only.
  */
@@ -39,7 +40,9 @@ struct peer {
     uint32_t cap;
     struct page_metric *ongoing;
     bool dead;
-    void (*on_gone)(struct peer *); // requests are settled; the peer must leave its list and `d`
+    // Requests are settled; the peer must leave its list and `d`. fault: it is not dead, but lied, or
+    // does not read; NULL: its end.
+    void (*on_gone)(struct peer *, const struct err *fault);
 };
 
 struct peer_conf {
@@ -48,7 +51,7 @@ struct peer_conf {
     const char *name;
     const struct page *page;
     struct inflight *all;
-    void (*on_gone)(struct peer *);
+    void (*on_gone)(struct peer *, const struct err *fault);
 };
 
 // Takes own_fd, on success only.

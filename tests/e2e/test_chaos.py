@@ -7,6 +7,7 @@ of every answer that a client saw. SALVER_SEED repeats a run's kills, SALVER_CHA
 """
 
 import collections
+import ctypes
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 
@@ -27,6 +29,7 @@ DEADLINE_S = 15  # for the client's next byte; the server's own is request_timeo
 REQUEST_TIMEOUT_S = 8
 KILLS_A_MINUTE = 4  # of one name; more would wait for the back-off
 APPS = ("run", "step", "up")
+PIDFD_GETFD = 438  # the system call
 MALFORMED = [
     b"GET /run HTTP/1.1\r\n\r\n",
     b"GET /run HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
@@ -348,3 +351,29 @@ def test_chaos(server):
     )
     for app in APPS:
         assert s.get(f"/{app}/?sleep_ms=0", "POST", b"").status == 200
+
+
+def speak_for(pid, bytes_):
+    """Sends bytes as if the process did, on each of its sockets but the supervisor's channel."""
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    pidfd = os.pidfd_open(pid)
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        if int(name) <= 3 or not os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
+            continue
+        fd = syscall(PIDFD_GETFD, pidfd, int(name), 0)
+        if fd < 0:
+            pytest.skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+        with socket.socket(fileno=fd) as s:
+            s.send(bytes_)
+    os.close(pidfd)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="by number")
+@pytest.mark.parametrize("bytes_", [b"\xff" * 100, b"\x01\0\0\0\x32" + b"\0" * 12])
+def test_a_worker_that_lies_is_replaced(server, bytes_):
+    s = server([application("a", "fake_step")])
+    [old] = s.pids("worker")
+    speak_for(old, bytes_)
+    wait_for("another worker", 10, lambda: s.pids("worker") and old not in s.pids("worker"))
+    assert s.get("/a/", timeout=10).status == 200
+    wait_for("all is well", 10, lambda: s.status()["applications"]["a"]["status"] == "RUNNING")

@@ -254,6 +254,21 @@ static void each_lie(void **state)
     }
 }
 
+// Its link is closed and never made again, so control has to know.
+static void control_is_told(void **state)
+{
+    (void)state;
+    struct wire_broken broken;
+    begin(NULL, NULL, true);
+    attach_worker(HOSTILE);
+    too_many_grants(0);
+    assert_int_equal(wire_get_broken(expect(&w.control, WIRE_broken), &broken, NULL), 0);
+    assert_has(broken.why, "grant of 4294967295 slots");
+    attach_worker(HONEST);
+    close_end(&w.worker[HONEST]); // a death is none of its business
+    expect_nothing(&w.control, WIRE_broken);
+}
+
 /* ---- at random ---- */
 
 static uint32_t seed = 1;
@@ -374,6 +389,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(each_lie, finish),
+        cmocka_unit_test_teardown(control_is_told, finish),
         cmocka_unit_test_teardown(random_lies_buffered, finish),
         cmocka_unit_test_teardown(random_lies_streamed, finish),
     };
