@@ -514,6 +514,79 @@ static void test_gone_ingress(void **state)
     stop(&w);
 }
 
+/* ---- ingresses that lie at random ---- */
+
+static uint32_t seed = 1;
+static uint32_t dice(uint32_t n)
+{
+    seed = seed * 1664525 + 1013904223;
+    return (seed >> 8) % n;
+}
+
+static uint32_t wild(void)
+{
+    static const uint32_t numbers[] = {0, 1, 2, 3, 4000, WIRE_WINDOW, INT32_MAX, UINT32_MAX};
+    return numbers[dice(8)];
+}
+
+static void say_at_random(struct peer *p, uint64_t id)
+{
+    static const char *const queries[] = {
+        "",        "hold=1",       "echo=1",     "n=3&interval_ms=1",
+        "ws=echo", "bytes=400000", "sleep_ms=5", "refuse=-503"};
+    static const uint32_t kinds[] = {WIRE_FIN, 0, WIRE_STREAM_IN, WIRE_WEBSOCKET};
+    static const char text[WIRE_DATA_MAX];
+    uint32_t what = dice(12);
+    if (what < 4)
+        SEND(p, submit, id, kinds[dice(4)], .query = queries[dice(8)],
+             .deadline_ns = dice(4) ? 0 : clock_now_ns() + dice(5) * NS_PER_MS,
+             .priority = (int32_t)wild(), .body_len = wild(), .body = {text, dice(30)});
+    else if (what < 7)
+        send_body(p, id, dice(128), text, dice(3) ? dice(50) : dice(WIRE_DATA_MAX));
+    else if (what == 7)
+        SEND(p, cancel, id, 0, .why = wild());
+    else if (what == 8)
+        SEND(p, want, 0, 0, .count = wild(), .deadline_ns = wild());
+    else if (what == 9 && dice(4) == 0)
+        SEND(p, give, 0, 0, .count = dice(3));
+    else if (what == 10 && dice(4) == 0)
+        SEND(p, window, id, 0, .bytes = wild());
+    else if (what == 11 && dice(10) == 0)
+        SEND(p, boot, id, 0, .state_dir = "x");
+}
+
+// None of it ends the worker, and every slot comes back.
+static void test_random_lies(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 40, FRAMES = 40, SLOTS = 4 };
+    struct world w;
+    start(&w, "fake_step", "\"max_ongoing_requests\":4,\"config\":{\"stream_in\":true}");
+    expect_state(&w.ingress[0], WS_READY);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct peer *p = &w.ingress[0];
+        granted(p);
+        for (int i = 0; i < FRAMES; i++)
+            say_at_random(p, 1 + dice(5));
+        while (dice(2) && next_frame(p, 1) > 0)
+            ;
+        close(p->fd);
+        buf_clear(&p->in);
+        attach(&w, 0);
+    }
+    close(w.ingress[0].fd);
+    w.ingress[0].fd = -1;
+    attach(&w, 1);
+    uint32_t slots = 0;
+    while (slots < SLOTS)
+        slots += granted(&w.ingress[1]);
+    assert_int_equal(slots, SLOTS);
+    submit(&w.ingress[1], 99, "", "");
+    assert_int_equal(end_code(&w.ingress[1]), 0);
+    assert_int_equal(atomic_load(&w.page->in_flight), 0);
+    stop(&w);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -527,8 +600,9 @@ int main(void)
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_failed_load),
         cmocka_unit_test(test_gone_ingress),
+        cmocka_unit_test(test_random_lies),
     };
-    size_t n = 9;
+    size_t n = 10;
     for (size_t i = 0; i < sizeof breaches / sizeof *breaches; i++)
         tests[n++] = (struct CMUnitTest){.name = breaches[i].name,
                                          .test_func = test_breach,
