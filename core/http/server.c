@@ -312,6 +312,8 @@ static int open_reserve(void)
 static bool refuse_one(struct http_server *s)
 {
     if (s->reserve_fd < 0)
+        s->reserve_fd = open_reserve(); // somebody else took it meanwhile
+    if (s->reserve_fd < 0)
         return false;
     close(s->reserve_fd);
     int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);

@@ -186,16 +186,17 @@ static void say_boot(struct child *c, const struct child_start *start)
     link_kick(&c->link);
 }
 
-// What it wrote and nobody read; of more than CHILD_OUTPUT_MAX the last part.
+// What it wrote and nobody read; of more than CHILD_OUTPUT_MAX the last part. A grandchild may hold
+// the writing end and write for ever: no more is read than a pipe can hold.
 static void read_output(struct child *c)
 {
     if (c->output_fd < 0)
         return;
-    for (;;) {
+    for (size_t all = 0; all < CHILD_PIPE_MAX; all += CHILD_OUTPUT_MAX) {
         char *room = buf_reserve(&c->output, CHILD_OUTPUT_MAX);
         ssize_t n = read(c->output_fd, room, CHILD_OUTPUT_MAX);
         if (n <= 0)
-            break; // EOF, or a grandchild holds the writing end and is silent
+            break;
         buf_commit(&c->output, (size_t)n);
         if (buf_len(&c->output) > CHILD_OUTPUT_MAX)
             buf_consume(&c->output, buf_len(&c->output) - CHILD_OUTPUT_MAX);

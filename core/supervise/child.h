@@ -20,7 +20,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { CHILD_NAME_MAX = 128, CHILD_MUTE_MS = 2000, CHILD_OUTPUT_MAX = 64 << 10 };
+enum {
+    CHILD_NAME_MAX = 128,
+    CHILD_MUTE_MS = 2000,
+    CHILD_OUTPUT_MAX = 64 << 10, // bytes
+    CHILD_PIPE_MAX = 1 << 20     // bytes that a pipe holds at most (fs.pipe-max-size)
+};
 
 struct child;
 struct child_ops {
