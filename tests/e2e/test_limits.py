@@ -10,7 +10,7 @@ import time
 
 import pytest
 from clients import Raw, WebSocket
-from harness import SANITIZED, TEST_PLUGINS, application, pss_bytes, rss_bytes, size, wait_for
+from harness import SANITIZED, TEST_PLUGINS, application, figures, pss_bytes, rss_bytes, size, wait_for
 
 IDLE_BYTES = 4096  # of an ingress for one idle connection
 FLOOD_BYTES = 64 << 20  # a flood that is not stopped here is not stopped at all
@@ -59,6 +59,7 @@ def test_memory_of_idle_connections(server):
     assert s.get("/a/").status == 200
     for c in held:
         c.close()
+    figures("idle_connections", n=n, bytes_each=round(each))
     assert SANITIZED or each <= IDLE_BYTES, f"{each} bytes each"
 
 
