@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "http/http.h"
 #include "serve/inflight.h"
 #include "serve/peer.h"
 #include "serve/request.h"
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define DISPATCH_PATIENCE_NS (60 * NS_PER_S) // what a WANT without a deadline means to a worker, too
 #define DRAIN_SPAN_NS (5 * NS_PER_S) // the rate at which a queue drains is taken over 5 to 10 s
 enum { RETRY_AFTER_MAX_S = 60 };
 
@@ -243,7 +245,11 @@ static void submit(struct request *r, struct peer *p)
 
 static void want(struct dispatch *d)
 {
-    uint64_t deadline_ns = queue_peek(&d->queue)->deadline_ns;
+    // Without a deadline the age counts, so that ingresses which share a worker wait equally long.
+    const struct request *r = CONTAINER_OF(queue_peek(&d->queue), struct request, wait);
+    uint64_t deadline_ns = r->deadline_ns;
+    if (!deadline_ns)
+        deadline_ns = r->m->started_ns + DISPATCH_PATIENCE_NS;
     for (uint32_t i = 0; i < d->n_peers; i++)
         peer_want(d->peers[i], d->queue.len, deadline_ns);
     d->wanting = true;

@@ -337,6 +337,18 @@ static void on_async(uv_async_t *a)
     atomic_store(&h->engine.outbox.sleeping, false); // the turn does the work
 }
 
+// A flush may have emptied a link for which answers wait; then nothing else would wake us.
+static bool answers_can_go_on(struct hub *h)
+{
+    list_for_each(n, &h->neighbours)
+    {
+        struct neighbour *to = CONTAINER_OF(n, struct neighbour, node);
+        if (!list_empty(&to->stalled) && !link_blocked(&to->link))
+            return true;
+    }
+    return false;
+}
+
 static void on_turn(uv_prepare_t *p)
 {
     struct hub *h = CONTAINER_OF(p, struct hub, prepare);
@@ -360,7 +372,7 @@ static void on_turn(uv_prepare_t *p)
         if (wait_a_moment(h))
             continue;
         atomic_store(&out->sleeping, true);
-        if (outbox_empty(out))
+        if (outbox_empty(out) && !answers_can_go_on(h))
             return;
     }
     uv_async_send(&h->async);
