@@ -285,7 +285,10 @@ def proxy(folder):
             f"| {spread(of('cpu')[0], 1e6, 1)} | {spread(of('cpu')[1], 1e6, 1)} "
             f"| **{ratio(*of('cpu'))}** | {both('foreign', 1, 2)} | {both('stolen', 1, 2)} |"
         )
-        errors += [f"{kind}, {connections} connections: {r.errors}" for r in s + n if r.errors]
+        for name, runs in cell.items():
+            errors += [
+                f"{name}, {kind}, {connections} connections: {r.errors}" for r in runs if r.errors
+            ]
     print()
     for error in errors:
         print(f"- ERROR {error}")
