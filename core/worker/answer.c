@@ -5,7 +5,10 @@
 #include "worker/hub.h"
 #include "worker/neighbour.h"
 
-enum { WINDOW_STEP = WIRE_WINDOW / 4 }; // bytes given back at once
+enum {
+    WINDOW_STEP = WIRE_WINDOW / 4, // bytes given back at once
+    PAST_MAX = 8 << 20             // bytes in a blocked link from which small answers wait, too
+};
 
 static bool put_answer(struct request *r, struct neighbour *n);
 static void put_data(struct request *r, struct neighbour *n, bool complete);
@@ -94,10 +97,13 @@ static bool put_direct(void *ctx, uint64_t id, uint32_t flags, const char *p, si
 static void put_data(struct request *r, struct neighbour *n, bool complete)
 {
     struct emit_sink to = {.out = &n->link.out, .direct = put_direct, .ctx = &n->link};
-    if (r->emit.bytes < EMIT_DIRECT_MIN || !link_blocked(&n->link))
+    bool past = r->emit.bytes < EMIT_DIRECT_MIN && buf_len(&n->link.out) < PAST_MAX;
+    if (!past && !link_blocked(&n->link))
+        link_flush(&n->link); // small ones of one turn add up
+    if (past || !link_blocked(&n->link))
         r->window -= emit_pump(&r->emit, &to, r->pub.id, r->window,
                                complete || r->emit.form == EMIT_SSE, complete);
-    if (link_blocked(&n->link) && r->emit.bytes > 0 && r->window > 0)
+    if (link_blocked(&n->link) && !emit_empty(&r->emit) && r->window > 0)
         list_push(&n->stalled, &r->stalled);
 }
 
