@@ -28,7 +28,7 @@ void obituary_read(struct obituary *o, const struct page *p, const struct wire_d
     if (seen && seen < 128)
         o->signal = seen;
     page_str(p->last.why, sizeof p->last.why, o->why, sizeof o->why);
-    if (*killed_why)
+    if (!*o->why) // else it was leaving by itself, too slowly for us
         snprintf(o->why, sizeof o->why, "%s", killed_why);
     page_str(p->last.backtrace, sizeof p->last.backtrace, o->backtrace, sizeof o->backtrace);
     o->n_given = page_request_ids(p, PR_GIVEN, o->given, OBITUARY_IDS);

@@ -35,7 +35,7 @@ struct obituary {
     char lines[PAGE_LOG_LINES][PAGE_LOG_LINE];
 };
 
-// `killed_why`: why we killed it, or "".
+// `killed_why`: why we killed it, or ""; what it said of its end by itself goes first.
 void obituary_read(struct obituary *o, const struct page *p, const struct wire_died *d,
                    const char *killed_why);
 // "signal 11 (SIGSEGV) at 0x0 in run(), plugin echo 1.0; 3 requests were aboard"

@@ -69,7 +69,6 @@ static void tells_why_it_was_killed(void **state)
     struct page *p = new_page();
     atomic_store(&p->n_threads, 2);
     atomic_store(&p->threads[1].doing, PD_STEP);
-    snprintf(p->last.why, sizeof p->last.why, "its own words");
     struct wire_died d = died(0, SIGKILL, "");
     struct obituary *o = calloc(1, sizeof *o);
     char text[OBITUARY_SENTENCE];
@@ -77,7 +76,9 @@ static void tells_why_it_was_killed(void **state)
     obituary_sentence(o, text);
     assert_string_equal(text,
                         "signal 9 (SIGKILL) in step(), plugin fake 2.1: no heartbeat for 10.0 s");
-    obituary_read(o, p, &d, "");
+    // Killed while it was leaving by itself: its own words say more.
+    snprintf(p->last.why, sizeof p->last.why, "its own words");
+    obituary_read(o, p, &d, "no heartbeat for 10.0 s");
     obituary_sentence(o, text);
     assert_non_null(strstr(text, ": its own words"));
     d = died(3, 0, "");
