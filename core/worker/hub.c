@@ -18,8 +18,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-static const double batch_bounds[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
-
 enum { ROUNDS_MAX = 16 }; // of one turn, before the loop has its say
 
 static void on_turn(uv_prepare_t *p);
@@ -340,8 +338,7 @@ static void on_async(uv_async_t *a)
 // A flush may have emptied a link for which answers wait; then nothing else would wake us.
 static bool answers_can_go_on(struct hub *h)
 {
-    list_for_each(n, &h->neighbours)
-    {
+    list_for_each (n, &h->neighbours) {
         struct neighbour *to = CONTAINER_OF(n, struct neighbour, node);
         if (!list_empty(&to->stalled) && !link_blocked(&to->link))
             return true;
@@ -552,9 +549,7 @@ static int boot(struct hub *h, const struct wire_frame *f, struct err *err)
         return rc;
     engine_init(&h->engine, &h->orders, h->page, &h->async);
     const char *labels = h->engine.host.labels;
-    h->batch_size = metrics_get(h->page, PM_HISTOGRAM, "salver_batch_size", labels,
-                                "Requests given to one run() call (a, d, p).", batch_bounds,
-                                ARRAY_LEN(batch_bounds));
+    h->batch_size = metrics_core(h->page, M_batch_size, labels);
     h->cancelled = metrics_core(h->page, M_cancelled, labels);
     for (uint32_t i = 0; i < BATCH_REASONS; i++) {
         char with[256], reason[32];
