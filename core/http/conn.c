@@ -197,13 +197,18 @@ void conn_refuse(struct http_conn *c, int code, const char *text)
         reply_settle(c->x);
         c->reset = c->x->mode == REPLY_UNTIL_CLOSE;
     }
+    struct buf refusal = {0}; // made before on_gone: its id may end with the message
+    const char *id = NULL;
     if (s->handler.on_bad)
-        s->handler.on_bad(s->ctx, code);
+        id = s->handler.on_bad(s->ctx, c->x ? &c->x->msg : NULL, c->peer, code);
+    if (!started)
+        reply_refusal(s, &refusal, code, text, id);
     conn_gone(c, GONE_BROKEN);
+    if (c->state != CS_DEAD && buf_len(&refusal))
+        buf_put(&c->out, buf_head(&refusal), buf_len(&refusal));
+    buf_finish(&refusal);
     if (c->state == CS_DEAD)
         return;
-    if (!started)
-        reply_refusal(s, &c->out, code, text);
     c->clean = false;
     conn_event(c, CE_LAST);
     conn_touch(c);
@@ -343,6 +348,13 @@ static uint64_t unacked(const struct http_conn *c)
     return ioctl(c->fd, SIOCOUTQ, &n) == 0 && n > 0 ? (uint64_t)n : 0;
 }
 
+static void arm_write(struct http_conn *c)
+{
+    c->unacked = unacked(c);
+    c->moved = 0;
+    server_timer_arm(c->server, &c->write_timer, TIMER_WRITE);
+}
+
 // False when the connection died.
 static bool write_out(struct http_conn *c)
 {
@@ -360,9 +372,10 @@ static bool write_out(struct http_conn *c)
     }
     if (!c->blocked) {
         server_timer_stop(&c->write_timer);
-    } else if (sent > 0 || !c->write_timer.node.next) {
-        c->unacked = unacked(c);
-        server_timer_arm(c->server, &c->write_timer, TIMER_WRITE);
+    } else if (!c->write_timer.node.next) {
+        arm_write(c);
+    } else if (sent > 0) {
+        c->moved += (uint64_t)sent;
     }
     if (buf_len(&c->out) == 0)
         server_buf_put(c->server, &c->out);
@@ -484,16 +497,15 @@ void conn_close_idle(struct http_conn *c)
     conn_touch(c);
 }
 
-// The socket took nothing for so long; bytes that the client has acknowledged meanwhile count.
+// The socket was full for so long: what the client has acknowledged meanwhile must be worth it, or a few
+// readers of single bytes would hold every slot.
 void conn_write_timeout(struct http_conn *c)
 {
-    uint64_t now = unacked(c);
-    if (now < c->unacked) {
-        c->unacked = now;
-        server_timer_arm(c->server, &c->write_timer, TIMER_WRITE);
-        return;
-    }
-    conn_close(c, GONE_SLOW);
+    uint64_t need = HTTP_BODY_RATE * c->server->timeout_ms[TIMER_WRITE] / 1000;
+    if (c->unacked + c->moved >= unacked(c) + need)
+        arm_write(c);
+    else
+        conn_close(c, GONE_SLOW);
 }
 
 void http_read_pause(struct http_msg *m)

@@ -30,7 +30,7 @@ enum {
     HTTP_CHUNK_MEAN = 16,         // bytes a chunk on average,
     HTTP_CHUNKS_FREE = 64,        // asked of bodies with more chunks than this
     HTTP_CHUNK_EXT_MAX = 4 << 10, // bytes of chunk extensions of a body
-    HTTP_BODY_RATE = 1024,        // bytes/s
+    HTTP_BODY_RATE = 1024,        // bytes/s, either way
     HTTP_LINGER_MS = 2000,        // discarding input after our FIN, so that the answer isn't reset
     HTTP_LINGER_MAX = 8 << 20,    // bytes discarded meanwhile
     HTTP_EAGER_BODY = 1 << 20,    // a declared length up to here is reserved at once
@@ -126,6 +126,7 @@ struct http_conn {
     uint64_t skip;                // bytes of an unread body still to be thrown away
     uint64_t discarded;           // while lingering
     uint64_t unacked;             // bytes in the kernel when the write timer was armed
+    uint64_t moved;               // bytes that went there since
     uint32_t lines;               // of the head in work
     int fd;
     int interest;  // uv_poll events that are set

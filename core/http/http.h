@@ -18,7 +18,8 @@
  * Clients  that leave are noticed also while nothing is read (EPOLLRDHUP): on_gone, at once.
  * Slow     readers: what the socket does not take waits in the connection's out-buffer. The holder
  *          asks http_reply_pending and stops at its mark; on_drain tells when it fell. A client
- * that takes nothing for write_timeout_s is cut off (on_gone with GONE_SLOW). Thread   the loop's.
+ * that takes less than 1 KiB/s for write_timeout_s is cut off (on_gone with GONE_SLOW).
+ * Thread   the loop's.
  * All output of one turn leaves in one write (base/turn.h).
  */
 #include "base/arena.h"
@@ -104,8 +105,9 @@ struct http_handler {
     void (*on_body)(void *ctx, struct http_msg *m, const char *p, size_t n, bool text, bool fin);
     void (*on_gone)(void *ctx, struct http_msg *m, enum http_gone why);
     void (*on_drain)(void *ctx, struct http_msg *m);
-    void (*on_bad)(void *ctx,
-                   int code); // a request refused by http itself, for metrics; may be NULL
+    // http refuses by itself: m is the open message (on_gone follows), or NULL when its head was not
+    // whole. Returns the request id to echo, or NULL; borrowed for the call. May be NULL.
+    const char *(*on_bad)(void *ctx, struct http_msg *m, const char *peer, int code);
     void (*on_conn)(void *ctx, int change,
                     const char *refused_by); // +1 / -1; 0 with the limit's name
     void (*on_sent)(void *ctx, struct http_msg *m,

@@ -100,6 +100,19 @@ def test_trickling_headers(server):
         c.close()
 
 
+def test_trickling_reader(server):
+    s = server([application("a", "fake_step")], http={"write_timeout_s": 4})
+    with Raw(s.port, rcvbuf=2048) as c:
+        c.ask("/a/?bytes=3000000")
+        begun = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - begun < 20:
+                if not c.socket.recv(100):
+                    raise ConnectionError("closed")
+                time.sleep(0.2)
+    assert s.metrics().sum("salver_requests_total", outcome="slow_reader") == 1
+
+
 # ---- descriptors
 
 
