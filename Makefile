@@ -82,7 +82,7 @@ tsan: $(VENV)/ready ## the worker, unit and end to end, under TSan
 	rm -rf build-tsan/reports && mkdir build-tsan/reports
 	TSAN_OPTIONS=$(REPORTS):log_path=$(abspath build-tsan)/reports/tsan SALVER_SANITIZED=tsan sh -ec \
 	'ctest --test-dir build-tsan --output-on-failure -j $(JOBS) -R worker; \
-	$(call PYTEST,build-tsan) tests/e2e/test_serve_*.py'
+	$(call PYTEST,build-tsan) tests/e2e/test_serve_*.py tests/e2e/test_chaos.py'
 	lint/reports.sh build-tsan/reports
 
 fuzz: ## each fuzz target for FUZZ_SECONDS

@@ -49,7 +49,8 @@ static const struct field http_fields[] = {
     FIELD(conf_http, body_timeout_s, SECONDS, .min = 0.1, .max = 3600, .def = "10",
           .flags = FIELD_OURS, .doc = "A body may come slower than 1 KiB/s for this long."),
     FIELD(conf_http, write_timeout_s, SECONDS, .min = 0.1, .max = 3600, .def = "30",
-          .flags = FIELD_OURS, .doc = "A client that takes less than 1 KiB/s for this long is cut off."),
+          .flags = FIELD_OURS,
+          .doc = "A client that takes less than 1 KiB/s for this long is cut off."),
 #define NO_TLS                                                                                     \
     .type = FIELD_NONE, .flags = FIELD_REFUSED,                                                    \
     .doc = "this server speaks no TLS; let a proxy in front of it do so and remove the line"

@@ -497,8 +497,8 @@ void conn_close_idle(struct http_conn *c)
     conn_touch(c);
 }
 
-// The socket was full for so long: what the client has acknowledged meanwhile must be worth it, or a few
-// readers of single bytes would hold every slot.
+// The socket was full for so long: what the client has acknowledged meanwhile must be worth it, or
+// a few readers of single bytes would hold every slot.
 void conn_write_timeout(struct http_conn *c)
 {
     uint64_t need = HTTP_BODY_RATE * c->server->timeout_ms[TIMER_WRITE] / 1000;
