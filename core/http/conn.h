@@ -202,7 +202,8 @@ void request_body_direct(struct http_conn *c, size_t n); // n bytes were receive
 bool request_skippable(const struct exchange *x); // the unread rest is small and of known size
 
 // reply.c
-void reply_refusal(struct http_server *s, struct buf *out, int code, const char *text);
+void reply_refusal(struct http_server *s, struct buf *out, int code, const char *text,
+                   const char *request_id); // NULL: none
 void reply_settle(struct exchange *x); // before a flush: decides the framing of what is held
 
 // ws.c

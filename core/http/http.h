@@ -105,8 +105,8 @@ struct http_handler {
     void (*on_body)(void *ctx, struct http_msg *m, const char *p, size_t n, bool text, bool fin);
     void (*on_gone)(void *ctx, struct http_msg *m, enum http_gone why);
     void (*on_drain)(void *ctx, struct http_msg *m);
-    // http refuses by itself: m is the open message (on_gone follows), or NULL when its head was not
-    // whole. Returns the request id to echo, or NULL; borrowed for the call. May be NULL.
+    // http refuses by itself: m is the open message (on_gone follows), or NULL when its head was
+    // not whole. Returns the request id to echo, or NULL; borrowed for the call. May be NULL.
     const char *(*on_bad)(void *ctx, struct http_msg *m, const char *peer, int code);
     void (*on_conn)(void *ctx, int change,
                     const char *refused_by); // +1 / -1; 0 with the limit's name

@@ -118,7 +118,8 @@ static void put_error_fields(struct buf *out, int status)
     }
 }
 
-void reply_refusal(struct http_server *s, struct buf *out, int code, const char *text)
+void reply_refusal(struct http_server *s, struct buf *out, int code, const char *text,
+                   const char *request_id)
 {
     struct buf body = {0};
     struct http_error e = http_error_of(code);
@@ -126,6 +127,8 @@ void reply_refusal(struct http_server *s, struct buf *out, int code, const char 
     put_status(s, out, e.status);
     put_error_fields(out, e.status);
     buf_puts(out, "content-type: application/json\r\nconnection: close\r\n");
+    if (request_id)
+        buf_printf(out, "x-request-id: %s\r\n", request_id);
     put_length(out, buf_len(&body));
     buf_put(out, "\r\n", 2);
     buf_put(out, buf_head(&body), buf_len(&body));

@@ -282,7 +282,7 @@ static void turn_away(struct http_server *s, int fd, const char *limit)
     server_buf_get(s, &out);
     char text[96];
     snprintf(text, sizeof text, "no more connections are taken now (limit: %s)", limit);
-    reply_refusal(s, &out, SV_E_UNAVAILABLE, text);
+    reply_refusal(s, &out, SV_E_UNAVAILABLE, text, NULL);
     ssize_t rc = send(fd, buf_head(&out), buf_len(&out), MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)rc; // the client is turned away, told or not
     server_buf_put(s, &out);

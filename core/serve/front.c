@@ -4,6 +4,7 @@
 #include "abi/plugin.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "obs/log.h"
 #include "serve/dispatch.h"
 #include "serve/inflight.h"
 #include "serve/peer.h"
@@ -18,7 +19,7 @@ static void on_body(void *ctx, struct http_msg *m, const char *p, size_t n, bool
 static void on_gone(void *ctx, struct http_msg *m, enum http_gone why);
 static void on_drain(void *ctx, struct http_msg *m);
 static void on_sent(void *ctx, struct http_msg *m, size_t body_bytes);
-static void on_bad(void *ctx, int code);
+static const char *on_bad(void *ctx, struct http_msg *m, const char *peer, int code);
 static void on_conn(void *ctx, int change, const char *refused_by);
 static struct front_way find_way(struct front *f, const struct http_msg *m);
 static void refuse(struct front *f, struct tally *t, struct http_msg *m,
@@ -261,15 +262,11 @@ static void refuse(struct front *f, struct tally *t, struct http_msg *m,
     http_reply_error(m, why->code, why->text, NULL, id, why->retry_after_s);
 }
 
-static void on_bad(void *ctx, int code)
+static struct page_metric *bad_requests(struct front *f, int status)
 {
-    struct front *f = ctx;
-    int status = http_error_of(code).status;
     for (uint32_t i = 0; i < f->n_bad; i++)
-        if (f->bad[i].code == status) {
-            metrics_add(f->bad[i].count, 1);
-            return;
-        }
+        if (f->bad[i].code == status)
+            return f->bad[i].count;
     char labels[128];
     snprintf(labels, sizeof labels, "%s,code=\"%d\"", f->ingress_label, status);
     struct page_metric *count = metrics_core(f->all->page, M_bad_requests, labels);
@@ -277,7 +274,29 @@ static void on_bad(void *ctx, int code)
         f->bad[f->n_bad].code = status;
         f->bad[f->n_bad++].count = count;
     }
-    metrics_add(count, 1);
+    return count;
+}
+
+// A message that became a request gets its line when on_gone ends it.
+static const char *on_bad(void *ctx, struct http_msg *m, const char *peer, int code)
+{
+    struct front *f = ctx;
+    int status = http_error_of(code).status;
+    metrics_add(bad_requests(f, status), 1);
+    if (m && m->user)
+        return request_name(m->user);
+    inflight_new_id(f->all, f->bad_id);
+    const char *id = m && m->request_id ? m->request_id : f->bad_id;
+    if (f->all->access_log) {
+        log_access(&(struct log_access){.request_id = id,
+                                        .client = peer,
+                                        .method = m ? m->method : "",
+                                        .path = m ? m->raw_path : "",
+                                        .outcome = outcome_name(OUTCOME_error),
+                                        .status = status});
+        inflight_logged(f->all);
+    }
+    return id;
 }
 
 static void on_conn(void *ctx, int change, const char *refused_by)

@@ -50,6 +50,7 @@ struct front {
         struct page_metric *count;
     } bad[FRONT_CODES];
     uint32_t n_bad;
+    char bad_id[17]; // of the last message that http refused before it was whole
     struct {
         const struct http_msg *m;
         uint64_t started_ns, epoch;

@@ -71,6 +71,7 @@ def test_refused(s, status, text):
     assert answer.status == status
     assert answer.headers["connection"] == "close"
     assert error_of(answer)["message"]
+    assert answer.headers["x-request-id"]
     assert ended
 
 

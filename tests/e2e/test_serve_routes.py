@@ -128,3 +128,13 @@ def test_access_log(server):
     assert len(lines) == 1
     assert "/a/seen" in lines[0] and "200" in lines[0] and "a/a/0" in lines[0]
     assert any("/nobody" in line and "404" in line for line in s.log().splitlines())
+
+
+def test_access_log_of_what_is_no_request(server):
+    s = server([app("a", "/a")], access_log=True)
+    with Raw(s.port) as c:
+        c.send("GET /a/ HTTP/1.1\r\n\r\n")
+        answer = c.answer()
+    assert answer.status == 400
+    lines = [x for x in s.log().splitlines() if answer.headers["x-request-id"] in x]
+    assert len(lines) == 1 and "status=400" in lines[0]

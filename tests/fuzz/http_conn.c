@@ -88,10 +88,12 @@ static void on_drain(void *ctx, struct http_msg *m)
     (void)m;
 }
 
-static void on_bad(void *ctx, int code)
+static const char *on_bad(void *ctx, struct http_msg *m, const char *peer, int code)
 {
     struct run *r = ctx;
-    buf_printf(&r->events, "bad %d\n", code);
+    (void)peer;
+    buf_printf(&r->events, "bad %d%s\n", code, m ? " of a message" : "");
+    return NULL;
 }
 
 static const struct http_handler handler = {.on_head = on_head,

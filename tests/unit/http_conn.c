@@ -162,10 +162,13 @@ static void on_drain(void *ctx, struct http_msg *m)
     world->drained++;
 }
 
-static void on_bad(void *ctx, int code)
+static const char *on_bad(void *ctx, struct http_msg *m, const char *peer, int code)
 {
     (void)ctx;
+    (void)m;
+    (void)peer;
     world->bad = code;
+    return NULL;
 }
 
 static void on_conn(void *ctx, int change, const char *refused_by)
