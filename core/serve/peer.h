@@ -40,8 +40,8 @@ struct peer {
     uint32_t cap;
     struct page_metric *ongoing;
     bool dead;
-    // Requests are settled; the peer must leave its list and `d`. fault: it is not dead, but lied, or
-    // does not read; NULL: its end.
+    // Requests are settled; the peer must leave its list and `d`. fault: it is not dead, but lied,
+    // or does not read; NULL: its end.
     void (*on_gone)(struct peer *, const struct err *fault);
 };
 

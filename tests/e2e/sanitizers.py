@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports of the sanitizers, from every process that a test starts.
 
-A build folder with SALVER_SANITIZE in its CMake cache is a sanitized one: its programs write reports
-into files `<folder>/<sanitizer>.<pid>`, the folder being that of `log_path` in ASAN_OPTIONS or
-TSAN_OPTIONS if the caller chose one, else `<build>/reports/e2e-<pid>`. Signals are left alone: the fake
-plugin dies by them on purpose.
+A build folder with SALVER_SANITIZE in its CMake cache is a sanitized one: its programs write
+reports into files `<folder>/<sanitizer>.<pid>`, the folder being that of `log_path` in ASAN_OPTIONS
+or TSAN_OPTIONS if the caller chose one, else `<build>/reports/e2e-<pid>`. Signals are left alone:
+the fake plugin dies by them on purpose.
 """
 
 import atexit

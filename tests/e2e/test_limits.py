@@ -10,7 +10,16 @@ import time
 
 import pytest
 from clients import Raw, WebSocket
-from harness import SANITIZED, TEST_PLUGINS, application, figures, pss_bytes, rss_bytes, size, wait_for
+from harness import (
+    SANITIZED,
+    TEST_PLUGINS,
+    application,
+    figures,
+    pss_bytes,
+    rss_bytes,
+    size,
+    wait_for,
+)
 
 IDLE_BYTES = 4096  # of an ingress for one idle connection
 FLOOD_BYTES = 64 << 20  # a flood that is not stopped here is not stopped at all
@@ -149,7 +158,8 @@ def test_a_plugin_that_is_gone(server, tmp_path):
     wait_for("its copy serves", 10, lambda: answers(s, "/a/"))
     shutil.rmtree(s.state / "plugins")
     kill_worker(s, "a")
-    wait_for("the replica says why", 15, lambda: "fake_step" in s.log().rsplit("was ended by", 1)[1])
+    said = lambda: s.log().rsplit("was ended by", 1)[1]  # noqa: E731
+    wait_for("the replica says why", 15, lambda: "fake_step" in said())
     assert s.get("/b/").status == 200
     assert not answers(s, "/a/")
     replica = s.status()["applications"]["a"]["deployments"]["a"]["replicas"][0]
