@@ -2,9 +2,9 @@
 """All kinds of clients at once, while processes are killed, stopped and replaced at random.
 
 Nobody is left without an outcome, nobody gets what another asked for, and when it is over the
-server is as it was: all replicas run, nothing is in flight, no descriptor is left over, and the metrics
-know of every answer that a client saw. SALVER_SEED repeats a run's kills, SALVER_CHAOS_S says how
-long it lasts.
+server is as it was: all replicas run, nothing is in flight, no descriptor is left over, and the
+metrics know of every answer that a client saw. SALVER_SEED repeats a run's kills, SALVER_CHAOS_S
+says how long it lasts.
 """
 
 import collections
