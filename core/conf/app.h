@@ -50,6 +50,7 @@ struct conf_http {
     uint32_t max_header_bytes;            // ours: 32 KiB
     uint32_t max_headers;                 // ours: 64
     uint64_t max_body_bytes;              // ours: 16 MiB
+    uint64_t max_buffered_bytes;          // ours: 1 GiB, all bodies of one ingress together
     double header_timeout_s;              // ours: 10
     double body_timeout_s;                // ours: 10 s without 1 KiB/s
     double write_timeout_s; // ours: 30: a client that takes nothing for so long is cut off

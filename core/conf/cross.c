@@ -15,6 +15,7 @@ static const char name_chars[] =
 enum { AUTO_MAX_REPLICAS = 100 }; // Ray's num_replicas: auto
 
 static void check_host(struct conf_file *f);
+static void check_bodies(struct conf_file *f);
 static void check_prefix(struct conf_file *f, struct place at, const char *key, const char *prefix);
 static void check_app(struct conf_file *f, struct conf_app *app, const struct yaml_node *node);
 static void check_deployment(struct conf_file *f, struct conf_deployment *d,
@@ -53,6 +54,7 @@ void cross_check(struct conf_file *f)
     const struct yaml_node *http = yaml_get(f->root, "http_options");
 
     check_host(f);
+    check_bodies(f);
     if (*f->http.root_path)
         check_prefix(f, place_in(http, "root_path"), "root_path", f->http.root_path);
     for (uint32_t i = 0; i < f->n_apps; i++) {
@@ -64,6 +66,17 @@ void cross_check(struct conf_file *f)
 }
 
 // --- http_options
+
+static void check_bodies(struct conf_file *f)
+{
+    const struct conf_http *h = &f->http;
+    if (h->max_buffered_bytes < h->max_body_bytes)
+        report_error(f->report, place_in(yaml_get(f->root, "http_options"), "max_buffered_bytes"),
+                     "max_buffered_bytes (%llu) is smaller than max_body_bytes (%llu): a body of "
+                     "that size would never fit; raise the first or lower the second",
+                     (unsigned long long)h->max_buffered_bytes,
+                     (unsigned long long)h->max_body_bytes);
+}
 
 static void check_host(struct conf_file *f)
 {

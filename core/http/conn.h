@@ -95,7 +95,8 @@ struct exchange {
     char *target_end; // while parsing: where the target's span ended,
     char *value_end;  // and the last value's
     bool chunked, whole, sent_continue;
-    uint64_t left; // of a body with content-length
+    uint64_t left;     // of a body with content-length
+    uint64_t buffered; // bytes of the body that count in server.buffered
     uint32_t chunks, ext_bytes, trailer_bytes;
     int refused; // code set inside a parser callback
     const char *refused_text;
@@ -154,6 +155,7 @@ struct http_server {
     struct list timers[TIMER_COUNT];
     uint64_t timeout_ms[TIMER_COUNT];
     uint64_t tick_ms;
+    uint64_t buffered;      // bytes of all buffered bodies
     struct map addresses;   // address key -> count
     struct exchange *spare; // owned
     uint32_t n_spare;
@@ -204,7 +206,7 @@ bool request_skippable(const struct exchange *x); // the unread rest is small an
 // reply.c
 void reply_refusal(struct http_server *s, struct buf *out, int code, const char *text,
                    const char *request_id); // NULL: none
-void reply_settle(struct exchange *x); // before a flush: decides the framing of what is held
+void reply_settle(struct exchange *x);      // before a flush: decides the framing of what is held
 
 // ws.c
 size_t ws_input(struct http_conn *c, const char *p, size_t n);

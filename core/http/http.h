@@ -36,6 +36,7 @@ struct http_limits {
     uint32_t header_bytes;       // 32 KiB, all of them
     uint32_t headers;            // 64
     uint64_t body_bytes;         // 16 MiB; on_head may lower or raise it for a message
+    uint64_t buffered_bytes;     // 1 GiB: all buffered bodies together; more is 503
     uint32_t chunks;             // 65536 a body, and the mean of 16 B a chunk after the first 64
     uint32_t pipeline;         // 16 requests of one connection begun in one turn; 64 KiB wait ahead
     uint32_t connections;      // 10000
@@ -82,6 +83,7 @@ struct http_msg {
 };
 
 const char *http_msg_header(const struct http_msg *m, const char *name); // first one, or NULL
+void http_msg_drop_body(struct http_msg *m); // frees a buffered body that nobody needs any more
 
 /*
  * What the holder answers. All are called on the loop; a callback may reply, even end, at once.

@@ -129,6 +129,8 @@ void reply_refusal(struct http_server *s, struct buf *out, int code, const char 
     buf_puts(out, "content-type: application/json\r\nconnection: close\r\n");
     if (request_id)
         buf_printf(out, "x-request-id: %s\r\n", request_id);
+    if (e.status == 503)
+        put_field(out, "retry-after", "1");
     put_length(out, buf_len(&body));
     buf_put(out, "\r\n", 2);
     buf_put(out, buf_head(&body), buf_len(&body));

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "abi/plugin.h"
 #include "http/conn.h"
 
 #include "base/check.h"
@@ -310,6 +311,32 @@ static int refuse_large(struct http_conn *c, const struct exchange *x)
     return -413;
 }
 
+// Before n more bytes of a body are kept; non-zero when there is no room for them.
+static int count_buffered(struct http_conn *c, struct exchange *x, uint64_t n)
+{
+    struct http_server *s = c->server;
+    if (n > s->limits.buffered_bytes - s->buffered) {
+        char text[128];
+        snprintf(
+            text, sizeof text,
+            "the bodies of all open requests are %llu bytes (at most %llu, max_buffered_bytes)",
+            (unsigned long long)s->buffered, (unsigned long long)s->limits.buffered_bytes);
+        conn_refuse(c, SV_E_UNAVAILABLE, text);
+        return HPE_USER;
+    }
+    s->buffered += n;
+    x->buffered += n;
+    return 0;
+}
+
+void http_msg_drop_body(struct http_msg *m)
+{
+    struct exchange *x = exchange_of(m);
+    m->conn->server->buffered -= x->buffered;
+    x->buffered = 0;
+    buf_finish(&m->body);
+}
+
 static void message_whole(struct http_conn *c, struct exchange *x)
 {
     conn_event(c, CE_WHOLE);
@@ -360,6 +387,8 @@ static int deliver(struct exchange *x, const char *p, size_t n)
     }
     m->body_bytes += n;
     if (!m->streaming) {
+        if (count_buffered(c, x, n) != 0)
+            return HPE_USER;
         if (m->content_length > 0 && !m->body.data && m->content_length <= HTTP_EAGER_BODY)
             buf_reserve(&m->body, (size_t)m->content_length + 1);
         buf_put(&m->body, p, n);
@@ -409,6 +438,8 @@ size_t request_body(struct http_conn *c, const char *p, size_t n)
 void request_body_direct(struct http_conn *c, size_t n)
 {
     struct exchange *x = c->x;
+    if (count_buffered(c, x, n) != 0)
+        return;
     buf_commit(&x->msg.body, n);
     x->left -= n;
     c->body_bytes += n;

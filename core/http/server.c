@@ -21,7 +21,8 @@
 enum {
     TICK_MIN_MS = 10,
     TICK_MAX_MS = 500,
-    DATE_MAX_AGE_MS = 250 // the Date header may be behind by this
+    DATE_MAX_AGE_MS = 250,      // the Date header may be behind by this
+    SEND_UNSENT_MAX = 128 << 10 // bytes that wait in a socket, beyond what is under way
 };
 
 const struct http_limits http_limits_default = {
@@ -29,6 +30,7 @@ const struct http_limits http_limits_default = {
     .header_bytes = 32 << 10,
     .headers = 64,
     .body_bytes = 16 << 20,
+    .buffered_bytes = 1 << 30,
     .chunks = 65536,
     .pipeline = 16,
     .connections = 10000,
@@ -153,6 +155,8 @@ void server_exchange_put(struct http_server *s, struct exchange *own_x)
 {
     shrink(&own_x->head);
     shrink(&own_x->held);
+    s->buffered -= own_x->buffered;
+    own_x->buffered = 0;
     shrink(&own_x->msg.body);
     arena_reset(&own_x->arena);
     ws_destroy(own_x->ws);
@@ -344,10 +348,13 @@ static void on_connection(uv_poll_t *h, int status, int events)
 
 static void inherit_options(int fd)
 {
-    // Accepted sockets inherit both; on a Unix socket they fail and mean nothing.
-    int on = 1;
+    // Accepted sockets inherit these; on a Unix socket they fail and mean nothing. Without a bound
+    // on what is unsent, the kernel keeps megabytes for each slow reader, until TCP's memory of the
+    // whole machine is used up and everybody's connections stall.
+    int on = 1, unsent = SEND_UNSENT_MAX;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
 }
 
 int http_server_create(uv_loop_t *loop, struct turn *turn, int own_listen_fd,

@@ -26,6 +26,7 @@ static const struct number numbers[] = {
     N(max_header_bytes, K_U32, limits.header_bytes),
     N(max_headers, K_U32, limits.headers),
     N(max_body_bytes, K_U64, limits.body_bytes),
+    N(max_buffered_bytes, K_U64, limits.buffered_bytes),
     N(max_connections, K_U32, limits.connections),
     N(max_connections_per_address, K_U32, limits.per_address),
     N(header_timeout_s, K_SECONDS, limits.header_timeout_s),

@@ -512,9 +512,9 @@ static void confirm(struct request *r)
 // The answer has begun, so the body will not be sent again: a stream need not hold it to its end.
 static void forget_body(struct request *r)
 {
-    struct buf *body = &r->m->body;
+    const struct buf *body = &r->m->body;
     if (body->cap > REQUEST_KEEP_BYTES && r->body_sent == buf_len(body))
-        buf_finish(body);
+        http_msg_drop_body(r->m);
 }
 
 // Without a head of the worker's: the ABI's default, or the 101 of a websocket.

@@ -175,6 +175,36 @@ static void connections_are_bounded(void **state)
     world_close(&w);
 }
 
+// Every body alone is small enough; together they are not.
+static void buffered_bodies_are_bounded(void **state)
+{
+    (void)state;
+    struct http_limits limits = http_limits_default;
+    limits.buffered_bytes = 100;
+    struct world w;
+    world_open(&w, &limits, loopback);
+    static const char most[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 80\r\n\r\n"
+                               "123456789012345678901234567890123456789012345678901234567890";
+    static const char half[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n"
+                               "123456789012345678901234567890123456789012345678901234567890";
+    int a = client(&w), b = client(&w);
+    assert_true(send(a, most, strlen(most), MSG_NOSIGNAL) > 0);
+    pump(&w);
+    assert_int_equal(w.server->buffered, 60);
+    assert_true(send(b, half, strlen(half), MSG_NOSIGNAL) > 0);
+    expect(&w, b, "HTTP/1.1 503 Service Unavailable\r\n");
+    assert_true(send(a, "12345678901234567890", 20, MSG_NOSIGNAL) == 20);
+    expect(&w, a, "HTTP/1.1 200 OK\r\n");
+    pump(&w);
+    assert_int_equal(w.server->buffered, 0);
+    int c = client(&w);
+    assert_true(send(c, half, strlen(half), MSG_NOSIGNAL) > 0);
+    expect(&w, c, "HTTP/1.1 200 OK\r\n");
+    close(a), close(b), close(c);
+    pump(&w);
+    world_close(&w);
+}
+
 static bool other_address(struct in_addr *ret)
 {
     struct ifaddrs *all = NULL;
@@ -283,6 +313,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(connections_are_bounded),
+        cmocka_unit_test(buffered_bodies_are_bounded),
         cmocka_unit_test(connections_of_an_address_are_bounded),
         cmocka_unit_test(open_files_are_bounded),
         cmocka_unit_test(drain_stops_accepting),
