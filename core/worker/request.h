@@ -31,7 +31,7 @@ struct engine;
 struct neighbour;
 
 enum {
-    REQUEST_HIGH = 1 << 20,         // bytes waiting from which send() says SV_AGAIN, at most
+    REQUEST_HIGH = 256 << 10,       // bytes waiting from which send() says SV_AGAIN, at most
     REQUEST_EARLY = 64 << 10,       // bytes that leave before their callback returns
     REQUEST_HEADERS_MAX = 32 << 10, // bytes of response headers
     REQUEST_NOTES_MAX = 240,        // bytes of notes
