@@ -15,7 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DISPATCH_PATIENCE_NS (60 * NS_PER_S) // what a WANT without a deadline means to a worker, too
+#define DISPATCH_PATIENCE_NS                                                                       \
+    (60 * NS_PER_S)                  // what a WANT without a deadline means to a worker, too
 #define DRAIN_SPAN_NS (5 * NS_PER_S) // the rate at which a queue drains is taken over 5 to 10 s
 enum { RETRY_AFTER_MAX_S = 60 };
 
