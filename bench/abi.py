@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What the draft of the ABI left to be tried (docs/design/003-what-the-abi-left-open.md).
+"""What the draft of the ABI left to be tried (docs/design/004-what-the-abi-left-open.md).
 
 Usage: abi.py step|slow|here|pages
 
 step   one engine in four forms (bench/abi_step.c): who waits for the device and who sends.
 slow   1000 event streams whose clients take 1 KB/s each (bench/abi_pull.c), with neighbours.
-here   run() on the I/O thread; SALVER_BUILD is a build with the patch in docs/design/.
+here   run() on the I/O thread; SALVER_BUILD is a build with abi_here.patch applied (to 561abe3).
 pages  bodies through a socketpair or in mapped pages (bench/abi_pages.c), two cores and one.
 
 Environment: as for run.py; BENCH_ROUNDS is 5 and BENCH_SECONDS 3 unless given.
