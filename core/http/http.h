@@ -151,7 +151,6 @@ void http_reply_abort(struct http_msg *m);
 // Resets the connection at once and drops what its client has not taken; on_gone comes before it
 // returns.
 void http_reply_cut(struct http_msg *m);
-bool http_reply_started(const struct http_msg *m);   // head was given
 size_t http_reply_pending(const struct http_msg *m); // bytes not yet taken by the socket
 
 // After a pause at most 64 KiB, read before, still come.

@@ -380,11 +380,6 @@ void http_reply_cut(struct http_msg *m)
     conn_close(m->conn, GONE_SLOW);
 }
 
-bool http_reply_started(const struct http_msg *m)
-{
-    return exchange_of(m)->mode != REPLY_NONE;
-}
-
 size_t http_reply_pending(const struct http_msg *m)
 {
     return buf_len(&m->conn->out);

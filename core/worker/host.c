@@ -203,12 +203,3 @@ void host_init(struct host *h, const struct host_conf *c)
                    "replica", h->replica, (const char *)NULL);
     h->pressure = metrics_core(h->page, M_pressure, h->labels);
 }
-
-void host_finish(struct host *h)
-{
-    xfree(h->app);
-    xfree(h->deployment);
-    xfree(h->replica);
-    xfree(h->plugin_dir);
-    pthread_mutex_destroy(&h->lock);
-}

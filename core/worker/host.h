@@ -34,7 +34,6 @@ struct host_conf {
     struct page *page;
 };
 void host_init(struct host *h, const struct host_conf *c);
-void host_finish(struct host *h);
 
 void host_clear_text(struct host *h); // before a callback that may fail()
 // What fail() said since, on this thread or another that is not ours; `otherwise` without.

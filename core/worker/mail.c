@@ -15,13 +15,6 @@ void inbox_init(struct inbox *in)
     list_init(&in->mails);
 }
 
-void inbox_finish(struct inbox *in)
-{
-    pthread_mutex_destroy(&in->lock);
-    sem_destroy(&in->wake);
-    xfree(in->timers);
-}
-
 // Moves all of `from` behind what is on `to`.
 static void move_all(struct list *to, struct list *from)
 {
@@ -137,25 +130,12 @@ bool inbox_take(struct inbox *in, uint64_t until_ns, struct list *ret)
     return due;
 }
 
-bool inbox_empty(struct inbox *in)
-{
-    pthread_mutex_lock(&in->lock);
-    bool empty = list_empty(&in->mails);
-    pthread_mutex_unlock(&in->lock);
-    return empty;
-}
-
 void outbox_init(struct outbox *out, uv_async_t *async)
 {
     *out = (struct outbox){.async = async};
     pthread_mutex_init(&out->lock, NULL);
     list_init(&out->requests);
     list_init(&out->events);
-}
-
-void outbox_finish(struct outbox *out)
-{
-    pthread_mutex_destroy(&out->lock);
 }
 
 void outbox_put(struct outbox *out, struct list *requests, struct list *events)

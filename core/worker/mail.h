@@ -43,14 +43,12 @@ struct inbox {
 };
 
 void inbox_init(struct inbox *in);
-void inbox_finish(struct inbox *in);
 void inbox_put(struct inbox *in, struct list *mails);          // takes all over from the list
 int inbox_timer(struct inbox *in, const struct mail_timer *t); // SV_E_OVERLOADED over the bound
 // Moves everything to ret; sleeps until something comes or `until_ns` (0: don't, UINT64_MAX: for
 // ever). True: a timer is due.
 bool inbox_take(struct inbox *in, uint64_t until_ns, struct list *ret);
 bool inbox_due(struct inbox *in, uint64_t now, struct mail_timer *ret); // takes a due timer
-bool inbox_empty(struct inbox *in);
 
 struct outbox {
     pthread_mutex_t lock;
@@ -60,7 +58,6 @@ struct outbox {
 };
 
 void outbox_init(struct outbox *out, uv_async_t *async);
-void outbox_finish(struct outbox *out);
 // Appends whole lists (either may be NULL or empty), then wakes the I/O thread if it sleeps.
 void outbox_put(struct outbox *out, struct list *requests, struct list *events);
 bool outbox_take(struct outbox *out, struct list *requests, struct list *events); // false: empty

@@ -29,13 +29,6 @@ static void drop(struct request *r)
     xfree(r);
 }
 
-void request_pool_finish(struct request_pool *p)
-{
-    list_for_each_safe (n, &p->free)
-        drop(CONTAINER_OF(n, struct request, node));
-    pthread_mutex_destroy(&p->lock);
-}
-
 static struct request *pool_take(struct request_pool *p)
 {
     struct request *r = NULL;

@@ -116,7 +116,6 @@ struct request_pool {
 };
 
 void request_pool_init(struct request_pool *p);
-void request_pool_finish(struct request_pool *p);
 
 struct request *request_create(struct engine *e); // refs 1
 static inline void request_ref(struct request *r)
