@@ -22,10 +22,13 @@ else()
   set(folder ${CMAKE_SOURCE_DIR}/.cache/llhttp-${LLHTTP_PINNED})
   if(NOT EXISTS ${folder}/include/llhttp.h)
     message(STATUS "llhttp: fetching the pinned source package")
-    execute_process(COMMAND ${CMAKE_SOURCE_DIR}/cmake/fetch_llhttp.sh ${folder}
+    # httptools carries an unchanged llhttp.
+    execute_process(COMMAND ${CMAKE_SOURCE_DIR}/cmake/fetch_source.sh httptools 0.9.0
+      d484ebb7e3a3f3597b0f645fbd1b85633674ca808c1f5ba11c2caf7c66f5c8b6 vendor/llhttp ${folder}
       RESULT_VARIABLE failed)
     if(failed)
-      message(FATAL_ERROR "llhttp ${LLHTTP_PINNED} could not be fetched (see above)")
+      message(FATAL_ERROR "llhttp ${LLHTTP_PINNED} could not be fetched (see above); with llhttp 9.2 or newer \
+installed (header and library) it is not needed")
     endif()
   endif()
   message(STATUS "llhttp ${LLHTTP_PINNED} from ${folder}")

@@ -29,11 +29,22 @@ for folder in base wire obs conf http serve control supervise worker cli; do
     fi
 done
 
-# A plugin sees plugin.h and form.h and what lies beside it.
+# Kernels see kernels.h and what lies beside them.
+if git grep -nE '^#include "' -- kernels | grep -vE '#include "(kernels/kernels\.h|(cpu|cuda)/)' >&2; then
+    echo "kernels/ may include kernels/kernels.h and its own headers only" >&2
+    bad=1
+fi
+
+# A small plugin sees the ABI's headers and what lies beside it; one that is a library sees plugins/common,
+# core/base, kernels.h and itself.
 for dir in plugins/*/; do
     for header in $(git grep -hE '^#include "' -- "$dir" | cut -d '"' -f 2 | sort -u); do
         case $header in
-        plugin.h | form.h) continue ;;
+        plugin.h | form.h | models.h) continue ;;
+        base/* | abi/plugin.h | common/* | kernels/kernels.h)
+            case $dir in plugins/common/ | plugins/llm/) continue ;; esac
+            ;;
+        llm/*) [ "$dir" = plugins/llm/ ] && continue ;;
         esac
         [ -e "$dir$header" ] && continue
         echo "$dir includes $header: a plugin may include plugin.h, form.h and its own headers" >&2

@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Files stay below 800 lines, unit tests, which are tables, below 1200, headers below 300 (plugin.h, which
-# is a manual too, below 500).
+# Files stay below 800 lines, unit tests, which are tables, below 1200, headers below 300 (plugin.h and
+# kernels.h, which are manuals too, below 500).
 set -eu
 
 git ls-files '*.c' '*.h' '*.py' '*.sh' | {
     bad=0
     while read -r file; do
         case $file in
-        core/abi/plugin.h) limit=500 ;;
+        core/abi/plugin.h | kernels/kernels.h) limit=500 ;;
         *.h) limit=300 ;;
         tests/unit/*) limit=1200 ;;
         *) limit=800 ;;
