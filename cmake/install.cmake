@@ -5,7 +5,8 @@
 if(TARGET salver)
   install(TARGETS salver RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
-install(FILES core/abi/plugin.h core/abi/form.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/salver)
+install(FILES core/abi/plugin.h core/abi/form.h core/abi/models.h
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/salver)
 
 configure_file(cmake/salver.pc.in salver.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/salver.pc DESTINATION lib/pkgconfig)

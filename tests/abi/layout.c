@@ -4,6 +4,7 @@
  * new size; it never changes a line that stands here.
  */
 #include "abi/form.h"
+#include "abi/models.h"
 #include "abi/plugin.h"
 
 #define AT(type, field, offset)                                                                    \
@@ -144,3 +145,16 @@ AT(sv_form, parse, 8);
 AT(sv_form, part, 16);
 AT(sv_form, find, 24);
 SIZE(sv_form, 32);
+
+AT(sv_model, size, 0);
+AT(sv_model, max_model_len, 4);
+AT(sv_model, id, 8);
+AT(sv_model, root, 16);
+AT(sv_model, alias_of, 24);
+SIZE(sv_model, 32);
+
+AT(sv_models, size, 0);
+AT(sv_models, flags, 4);
+AT(sv_models, count, 8);
+AT(sv_models, get, 16);
+SIZE(sv_models, 24);
