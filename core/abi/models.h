@@ -12,9 +12,10 @@
  *         GET /v1/models by what it heard, without waking a replica. A name that the plugin also
  *         takes is an entry of its own, with alias_of.
  * Owner   strings are the plugin's and live until destroy().
- * Bounds  SV_MODELS_COUNT entries, SV_MODEL_NAME bytes a string, valid UTF-8 without control
- *         characters, ids not empty and each but once. Beyond: the config is refused, with the
- *         reason.
+ * Bounds  SV_MODELS_COUNT entries, SV_MODEL_NAME bytes a string, SV_MODELS_BYTES of them all;
+ *         valid UTF-8 without control characters, ids not empty and each but once. Beyond: the
+ *         config is refused, with the reason.
+ * Names   by host->deployment of create() a plugin may name its model: it is the real one.
  * Thread  [inst]; cheap, like plan().
  */
 #ifndef SV_MODELS_H
@@ -26,7 +27,8 @@
 
 enum {
     SV_MODELS_COUNT = 1000, // entries
-    SV_MODEL_NAME = 1024    // bytes of an id, root or alias_of, without the NUL
+    SV_MODEL_NAME = 1024,   // bytes of an id, root or alias_of, without the NUL
+    SV_MODELS_BYTES = 1 << 18
 };
 
 typedef struct sv_model {
@@ -42,5 +44,9 @@ typedef struct sv_models {
     uint32_t (*count)(void *self);
     // Fills *ret, which comes zeroed but for its size. SV_OK, or < 0 with host->fail().
     int (*get)(void *self, uint32_t i, sv_model *ret);
+    // A gauge to which the core's queue is added, as one more series with the labels application,
+    // deployment and model_name (the first entry's id): "vllm:num_requests_waiting". NULL: none.
+    // The plugin's own series under that name holds what waits in it, so that the sum is the truth.
+    const char *queue_gauge;
 } sv_models;
 #endif

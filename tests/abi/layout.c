@@ -157,4 +157,5 @@ AT(sv_models, size, 0);
 AT(sv_models, flags, 4);
 AT(sv_models, count, 8);
 AT(sv_models, get, 16);
-SIZE(sv_models, 24);
+AT(sv_models, queue_gauge, 24);
+SIZE(sv_models, 32);
