@@ -23,7 +23,7 @@ struct look {
     char *last_found;               // owned
 };
 
-static int look_at(struct look *l, const struct conf_deployment *d, struct err *err);
+static int look_at(struct look *l, const struct conf_app *app, struct err *err);
 static int check_against(struct conf_file *f, const struct conf_deployment *d, const char *found,
                          const char **ret_config, struct err *err);
 
@@ -34,7 +34,7 @@ int check_options(struct conf_file *f, const char *plugins_dir, bool deep, struc
     for (uint32_t i = 0; i < f->n_apps; i++) {
         const struct conf_app *app = &f->apps[i];
         struct err one = {0};
-        int status = look_at(&l, &app->deployments[app->active], &one);
+        int status = look_at(&l, app, &one);
         if (status == CLI_OK)
             continue;
         if (worst == CLI_OK)
@@ -69,22 +69,25 @@ static int describe(struct look *l, const char *path, struct err *err)
     xfree(l->last_found);
     l->last_found = NULL;
     snprintf(l->last_path, sizeof l->last_path, "%s", path);
-    return inspect_run(path, "", &l->last_found, err);
+    const struct inspect_what what = {.plugin_path = path, .config_json = ""};
+    return inspect_run(&what, &l->last_found, err);
 }
 
-static int look_at(struct look *l, const struct conf_deployment *d, struct err *err)
+static int look_at(struct look *l, const struct conf_app *app, struct err *err)
 {
+    const struct conf_deployment *d = &app->deployments[app->active];
+    struct inspect_what what = {.app = app->name, .deployment = d->name};
     char path[STASH_PATH_MAX], *found = NULL;
-    const char *config;
     if (stash_find(d->plugin, l->f->dir, l->plugins_dir, path, err) < 0) {
         report_error(l->f->report, d->plugin_where, "%s", err->msg);
         return CLI_USAGE;
     }
     if (describe(l, path, err) < 0)
         return CLI_FAILED;
-    if (check_against(l->f, d, l->last_found, &config, err) < 0)
+    if (check_against(l->f, d, l->last_found, &what.config_json, err) < 0)
         return CLI_USAGE;
-    if (l->deep && inspect_run(path, config, &found, err) < 0)
+    what.plugin_path = path;
+    if (l->deep && inspect_run(&what, &found, err) < 0)
         return CLI_FAILED;
     xfree(found);
     return CLI_OK;

@@ -25,10 +25,12 @@ int cmd_inspect(int argc, char **argv)
     if (!words[0])
         return cli_fail(CLI_USAGE, "inspect: which PLUGIN.so?");
     struct err no_plan = {0}; // it may want options before it is created
-    if (inspect_run(words[0], "", &found, &err) < 0)
+    struct inspect_what what = {.plugin_path = words[0], .config_json = ""};
+    if (inspect_run(&what, &found, &err) < 0)
         return cli_fail(CLI_FAILED, "%s", err.msg);
     char *planned = NULL;
-    if (inspect_run(words[0], "{}", &planned, &no_plan) == 0) {
+    what.config_json = "{}";
+    if (inspect_run(&what, &planned, &no_plan) == 0) {
         xfree(found);
         found = planned;
     }

@@ -72,12 +72,13 @@ static void describe(uv_work_t *w)
     struct probe *p = CONTAINER_OF(w, struct probe, work);
     char path[STASH_PATH_MAX];
     struct buf kept = {0};
+    const struct inspect_what what = {.plugin_path = p->stash.path, .config_json = ""};
     p->rc = stash_find(p->plugin, p->base_dir, p->plugins_dir, path, &p->err);
     if (p->rc == 0)
         p->rc = stash_copy(path, p->state_dir, &p->stash, &p->err);
     if (p->rc == 0 && statefile_read(p->stash.dir, description, &kept, NULL) == 0)
         p->found = xstrdup(buf_cstr(&kept));
-    else if (p->rc == 0 && (p->rc = inspect_run(p->stash.path, "", &p->found, &p->err)) == 0)
+    else if (p->rc == 0 && (p->rc = inspect_run(&what, &p->found, &p->err)) == 0)
         statefile_write(p->stash.dir, description, p->found, strlen(p->found), NULL);
     buf_finish(&kept);
 }
@@ -87,7 +88,11 @@ static void plan(uv_work_t *w)
     struct probe *p = CONTAINER_OF(w, struct probe, work);
     xfree(p->found);
     p->found = NULL;
-    p->rc = inspect_run(p->stash.path, p->deploy->config_json, &p->found, &p->err);
+    const struct inspect_what what = {.plugin_path = p->stash.path,
+                                      .config_json = p->deploy->config_json,
+                                      .app = p->deploy->app->name,
+                                      .deployment = p->deploy->conf->name};
+    p->rc = inspect_run(&what, &p->found, &p->err);
 }
 
 static void fail(struct probe *p)

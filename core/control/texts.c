@@ -74,6 +74,22 @@ static double queue_length(const struct conf_deployment *d)
     return d->max_queued_requests < 0 ? CONF_QUEUE_DEFAULT : (double)d->max_queued_requests;
 }
 
+// What the inspection heard, word for word.
+static void add_models(cJSON *j, const struct deploy *d)
+{
+    const cJSON *probed = d->phase == DP_ACCEPTED ? d->probed : NULL;
+    cJSON *models = cJSON_GetObjectItemCaseSensitive(probed, "models");
+    const cJSON *gauge = cJSON_GetObjectItemCaseSensitive(probed, "queue_gauge");
+    if (models)
+        cJSON_AddItemReferenceToObject(j, "models", models);
+    else
+        cJSON_AddArrayToObject(j, "models");
+    if (models && gauge)
+        cJSON_AddStringToObject(j, "queue_gauge", gauge->valuestring);
+    else
+        cJSON_AddNullToObject(j, "queue_gauge");
+}
+
 static cJSON *route(const struct control *c, const struct deploy *d)
 {
     const struct conf_deployment *conf = d->conf;
@@ -99,7 +115,7 @@ static cJSON *route(const struct control *c, const struct deploy *d)
     add(j, "graceful_shutdown_timeout_s", conf->graceful_shutdown_timeout_s);
     cJSON_AddStringToObject(j, "status", application_state_name(state));
     cJSON_AddStringToObject(j, "message", d->message);
-    cJSON_AddArrayToObject(j, "models");
+    add_models(j, d);
     return j;
 }
 

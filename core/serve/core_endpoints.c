@@ -3,6 +3,7 @@
 
 #include "abi/plugin.h"
 #include "base/check.h"
+#include "base/map.h"
 #include "http/http.h"
 #include "obs/metrics.h"
 
@@ -127,20 +128,58 @@ static int write_metrics(const struct core_endpoints *c, struct buf *out)
     return 200;
 }
 
+// In the form of vLLM's model cards, so that clients of either read it.
+static void put_model(struct buf *out, const struct snapshot_model *m)
+{
+    unsigned long long created = m->created_s;
+    buf_puts(out, "{\"id\":");
+    put_text(out, m->id);
+    buf_printf(out,
+               ",\"object\":\"model\",\"created\":%llu,\"owned_by\":\"salver\",\"root\":", created);
+    put_text(out, m->root);
+    buf_puts(out, ",\"parent\":null,\"max_model_len\":");
+    if (m->max_model_len)
+        buf_printf(out, "%u", m->max_model_len);
+    else
+        buf_puts(out, "null");
+    buf_printf(out,
+               ",\"permission\":[{\"id\":\"modelperm-%016llx\",\"object\":\"model_permission\","
+               "\"created\":%llu,\"allow_create_engine\":false,\"allow_sampling\":true,"
+               "\"allow_logprobs\":true,\"allow_search_indices\":false,\"allow_view\":true,"
+               "\"allow_fine_tuning\":false,\"organization\":\"*\",\"group\":null,"
+               "\"is_blocking\":false}]}",
+               (unsigned long long)hash_bytes(m->id, strlen(m->id), 0), created);
+}
+
+// An id stands once: the application that comes first has it.
+static bool is_new(struct map *seen, const char *id)
+{
+    uint64_t key = hash_bytes(id, strlen(id), 0);
+    const char *old = map_get(seen, key);
+    if (!old)
+        map_put(seen, key, (char *)(uintptr_t)id);
+    return !old || strcmp(old, id) != 0;
+}
+
 static int write_models(const struct core_endpoints *c, struct buf *out)
 {
     const char *between = "";
+    struct map seen = {0};
     buf_puts(out, "{\"object\":\"list\",\"data\":[");
     for (uint32_t i = 0; c->snapshot && i < c->snapshot->n_apps; i++) {
         const struct snapshot_app *a = &c->snapshot->apps[i];
+        if (!a->route_prefix || strcmp(a->status, "DEPLOY_FAILED") == 0)
+            continue; // nobody answers for them
         for (uint32_t j = 0; j < a->n_models; j++) {
-            buf_printf(out, "%s{\"id\":", between);
-            put_text(out, a->models[j]);
-            buf_puts(out, ",\"object\":\"model\",\"owned_by\":\"salver\"}");
+            if (!is_new(&seen, a->models[j].id))
+                continue;
+            buf_puts(out, between);
+            put_model(out, &a->models[j]);
             between = ",";
         }
     }
     buf_puts(out, "]}");
+    map_finish(&seen);
     return 200;
 }
 

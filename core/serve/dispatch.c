@@ -63,6 +63,9 @@ void dispatch_configure(struct dispatch *d, const struct snapshot_app *app)
         for (uint32_t i = 0; i < d->n_peers; i++)
             set_ongoing(d, d->peers[i]);
     }
+    tally_queue_gauge(&d->tally, app->n_models ? app->queue_gauge : NULL,
+                      app->n_models ? app->models[0].id : NULL);
+    show_queue(d);
     refuse_waiting(d);
     dispatch_pump(d);
 }
@@ -297,8 +300,7 @@ static void set_ongoing(struct dispatch *d, struct peer *p)
 
 static void show_queue(struct dispatch *d)
 {
-    metrics_set(d->tally.queued, d->queue.len);
-    metrics_set(d->tally.queued_bytes, (double)d->queue.bytes);
+    tally_queue(&d->tally, d->queue.len, d->queue.bytes);
 }
 
 static void count_drained(struct dispatch *d, uint64_t now)

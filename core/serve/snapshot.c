@@ -41,6 +41,7 @@ static const struct field fields[] = {
     F(status, K_STR, 0),
     F(message, K_STR, 0),
     F(models, K_MODELS, SNAPSHOT_MODELS),
+    F(queue_gauge, K_STR_OR_NULL, 0),
 };
 
 static int parse_root(const cJSON *root, struct snapshot *s, struct err *err);
@@ -49,6 +50,7 @@ static int parse_field(struct arena *a, const struct field *f, const cJSON *v,
                        struct snapshot_app *app, struct err *err);
 static int parse_strs(struct arena *a, const struct field *f, const cJSON *v, const char ***ret,
                       uint32_t *ret_n, struct err *err);
+static int parse_models(struct arena *a, const cJSON *v, struct snapshot_app *app, struct err *err);
 static int check_prefix(const char *prefix, struct err *err);
 static int check_twice(const struct snapshot *s, struct err *err);
 
@@ -157,7 +159,7 @@ static int parse_field(struct arena *a, const struct field *f, const cJSON *v,
     case K_STRS:
         return parse_strs(a, f, v, &app->workers, &app->n_workers, err);
     case K_MODELS:
-        return parse_strs(a, f, v, &app->models, &app->n_models, err);
+        return parse_models(a, v, app, err);
     }
     BUG("kind %d", (int)f->kind);
 }
@@ -179,6 +181,39 @@ static int parse_strs(struct arena *a, const struct field *f, const cJSON *v, co
     }
     *ret = strs;
     *ret_n = n;
+    return 0;
+}
+
+static bool whole_number(const cJSON *v, double max)
+{
+    return cJSON_IsNumber(v) && v->valuedouble >= 0 && v->valuedouble <= max &&
+           v->valuedouble == floor(v->valuedouble);
+}
+
+static int parse_models(struct arena *a, const cJSON *v, struct snapshot_app *app, struct err *err)
+{
+    if (!cJSON_IsArray(v) || cJSON_GetArraySize(v) > SNAPSHOT_MODELS)
+        return err_set(err, SV_E_INVALID, "'models' must be an array of at most %d",
+                       SNAPSHOT_MODELS);
+    app->models = arena_alloc(a, ((size_t)cJSON_GetArraySize(v) + 1) * sizeof *app->models);
+    const cJSON *m;
+    cJSON_ArrayForEach(m, v)
+    {
+        const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "id"));
+        const char *root = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "root"));
+        const cJSON *len = cJSON_GetObjectItemCaseSensitive(m, "max_model_len");
+        const cJSON *created = cJSON_GetObjectItemCaseSensitive(m, "created");
+        if (!id || !root || !whole_number(len, UINT32_MAX) || !whole_number(created, EXACT_MAX))
+            return err_set(err, SV_E_INVALID,
+                           "model %u must have the texts 'id' and 'root' and the whole numbers "
+                           "'max_model_len' and 'created'",
+                           app->n_models);
+        app->models[app->n_models++] =
+            (struct snapshot_model){.id = arena_strdup(a, id),
+                                    .root = arena_strdup(a, root),
+                                    .max_model_len = (uint32_t)len->valuedouble,
+                                    .created_s = (uint64_t)created->valuedouble};
+    }
     return 0;
 }
 

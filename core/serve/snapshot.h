@@ -24,6 +24,12 @@ enum {
     SNAPSHOT_MODELS = 1000
 };
 
+struct snapshot_model {
+    const char *id, *root;
+    uint32_t max_model_len; // 0: no limit
+    uint64_t created_s;
+};
+
 struct snapshot_app {
     const char *name;
     const char *route_prefix; // NULL: not exposed; else "/" or "/a/b" without a slash at the end
@@ -37,8 +43,9 @@ struct snapshot_app {
     uint64_t max_body_bytes, max_response_buffer_bytes;
     double graceful_shutdown_timeout_s;
     const char *status, *message;
-    const char **models;
+    struct snapshot_model *models; // sv.models/1
     uint32_t n_models;
+    const char *queue_gauge; // NULL: none; see abi/models.h
 };
 
 struct snapshot {

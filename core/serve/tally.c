@@ -49,6 +49,27 @@ void tally_init(struct tally *t, struct page *page, const char *app, const char 
     }
 }
 
+void tally_queue_gauge(struct tally *t, const char *name, const char *model)
+{
+    char labels[256]; // as in a page: longer ones are cut
+    if (t->queued_too)
+        metrics_set(t->queued_too, 0); // stays in the page
+    t->queued_too = NULL;
+    if (!name)
+        return;
+    metrics_labels(labels, sizeof labels, "application", t->app, "deployment", t->deployment,
+                   "model_name", model, NULL);
+    t->queued_too = metrics_get(t->page, PM_GAUGE, name, labels, "Requests that wait.", NULL, 0);
+}
+
+void tally_queue(struct tally *t, uint32_t requests, size_t bytes)
+{
+    metrics_set(t->queued, requests);
+    metrics_set(t->queued_bytes, (double)bytes);
+    if (t->queued_too)
+        metrics_set(t->queued_too, requests);
+}
+
 void tally_finish(struct tally *t, const struct tally_done *done, struct inflight *all)
 {
     const struct http_msg *m = done->m;

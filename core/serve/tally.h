@@ -11,6 +11,7 @@
 #include "obs/metrics.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct http_msg;
 struct inflight;
@@ -36,6 +37,7 @@ struct tally {
     const char *app, *deployment, *route; // borrowed from the dispatch
     struct page_metric *queue_wait, *first_byte, *duration, *gap;
     struct page_metric *queued, *queued_bytes, *bytes_in, *bytes_out, *requeued[REQUEUE_COUNT];
+    struct page_metric *queued_too; // the queue under the plugin's name for it, or NULL
     struct tally_result {
         enum outcome outcome;
         int code;
@@ -47,6 +49,10 @@ struct tally {
 // Strings stay the caller's. `route` may be NULL: not exposed.
 void tally_init(struct tally *t, struct page *page, const char *app, const char *deployment,
                 const char *route);
+
+// The queue's length counts in the gauge `name` as well (sv_models.queue_gauge). NULL: no more.
+void tally_queue_gauge(struct tally *t, const char *name, const char *model);
+void tally_queue(struct tally *t, uint32_t requests, size_t bytes); // what waits now
 
 struct tally_done {
     const struct http_msg *m;

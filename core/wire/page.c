@@ -15,13 +15,16 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
                "the page is shared between processes");
 
 const char *const page_doing_names[PD_COUNT] = {
-    [PD_IDLE] = "idle",       [PD_CREATE] = "create", [PD_PLAN] = "plan",
-    [PD_LOAD] = "load",       [PD_WARM] = "warm",     [PD_RECONFIGURE] = "reconfigure",
-    [PD_HEALTH] = "health",   [PD_DRAIN] = "drain",   [PD_UNLOAD] = "unload",
-    [PD_DESTROY] = "destroy", [PD_RUN] = "run",       [PD_SUBMIT] = "submit",
-    [PD_INPUT] = "input",     [PD_CANCEL] = "cancel", [PD_WRITABLE] = "writable",
-    [PD_STEP] = "step",       [PD_POST] = "post",     [PD_BATCH_KEY] = "batch_key",
-    [PD_DLOPEN] = "dlopen",
+    [PD_IDLE] = "idle",         [PD_CREATE] = "create",
+    [PD_PLAN] = "plan",         [PD_LOAD] = "load",
+    [PD_WARM] = "warm",         [PD_RECONFIGURE] = "reconfigure",
+    [PD_HEALTH] = "health",     [PD_DRAIN] = "drain",
+    [PD_UNLOAD] = "unload",     [PD_DESTROY] = "destroy",
+    [PD_RUN] = "run",           [PD_SUBMIT] = "submit",
+    [PD_INPUT] = "input",       [PD_CANCEL] = "cancel",
+    [PD_WRITABLE] = "writable", [PD_STEP] = "step",
+    [PD_POST] = "post",         [PD_BATCH_KEY] = "batch_key",
+    [PD_DLOPEN] = "dlopen",     [PD_EXTENSION] = "extension",
 };
 
 int page_create(const char *name, struct err *err)

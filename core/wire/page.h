@@ -56,6 +56,7 @@ enum page_doing {
     PD_POST,
     PD_BATCH_KEY,
     PD_DLOPEN,
+    PD_EXTENSION,
     PD_COUNT,
 };
 extern const char *const page_doing_names[PD_COUNT];

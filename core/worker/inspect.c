@@ -10,6 +10,7 @@
 #include "base/os.h"
 #include "wire/page.h"
 #include "worker/crash.h"
+#include "worker/models.h"
 
 #include <cjson/cJSON.h>
 
@@ -24,7 +25,8 @@
 enum { READ_PIECE = 16 << 10 }; // bytes
 
 struct inspection {
-    const char *path;
+    const struct inspect_what *what;
+    const char *path; // of the plugin
     pid_t pid;
     struct page *page;
     int answer_fd, output_fd;
@@ -53,7 +55,10 @@ static int config_file(const char *json, struct err *err)
 static int spawn(struct inspection *in, const char *exe, int page_fd, int config_fd,
                  struct err *err)
 {
-    char *argv[] = {xstrdup(exe), xstrdup("inspect-child"), xstrdup(in->path), NULL};
+    const char *app = in->what->app ? in->what->app : "inspect";
+    const char *deployment = in->what->deployment ? in->what->deployment : "inspect";
+    char *argv[] = {xstrdup(exe), xstrdup("inspect-child"), xstrdup(in->path),
+                    xstrdup(app), xstrdup(deployment),      NULL};
     int answer[2] = {-1, -1}, output[2] = {-1, -1};
     int rc = os_pipe(answer, err);
     if (rc == 0)
@@ -145,18 +150,20 @@ static int judge_answer(struct inspection *in, char **ret_json, struct err *err)
     else if (why)
         rc = err_set(err, (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(why, "code")),
                      "%s", cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(why, "message")));
+    else if ((rc = models_check(j, err)) < 0)
+        rc = err_ctx(err, "inspecting '%s': the answer is broken", in->path);
     else
         *ret_json = xstrdup(text);
     cJSON_Delete(j);
     return rc;
 }
 
-static int judge(struct inspection *in, double timeout_s, char **ret_json, struct err *err)
+static int judge(struct inspection *in, char **ret_json, struct err *err)
 {
     char output[INSPECT_OUTPUT_MAX + 16];
     if (in->late)
-        return err_set(err, SV_E_TIMEOUT, "inspecting '%s': no answer within %g s, stuck in %s%s",
-                       in->path, timeout_s, doing(in), said(in, output));
+        return err_set(err, SV_E_TIMEOUT, "inspecting '%s': no answer within %d s, stuck in %s%s",
+                       in->path, INSPECT_TIMEOUT_S, doing(in), said(in, output));
     if (WIFSIGNALED(in->status)) {
         const char *name = crash_signal_name(WTERMSIG(in->status));
         return err_set(err, SV_E_INTERNAL,
@@ -169,19 +176,20 @@ static int judge(struct inspection *in, double timeout_s, char **ret_json, struc
     return judge_answer(in, ret_json, err);
 }
 
-int inspect_run_by(const char *exe, double timeout_s, const char *plugin_path,
-                   const char *config_json, char **ret_json, struct err *err)
+static int inspect(const char *exe, const struct inspect_what *what, char **ret_json,
+                   struct err *err)
 {
-    struct inspection in = {.path = plugin_path, .answer_fd = -1, .output_fd = -1};
+    struct inspection in = {
+        .what = what, .path = what->plugin_path, .answer_fd = -1, .output_fd = -1};
     int page_fd = page_create("inspection", err);
-    int config_fd = page_fd < 0 ? page_fd : config_file(config_json ? config_json : "{}", err);
+    int config_fd = page_fd < 0 ? page_fd : config_file(what->config_json, err);
     int rc = config_fd < 0 ? config_fd : page_map(page_fd, &in.page, err);
     if (rc == 0)
         rc = spawn(&in, exe, page_fd, config_fd, err);
     if (rc == 0) {
-        collect(&in, clock_now_ns() + (uint64_t)(timeout_s * (double)NS_PER_S));
+        collect(&in, clock_now_ns() + INSPECT_TIMEOUT_S * NS_PER_S);
         reap(&in);
-        rc = judge(&in, timeout_s, ret_json, err);
+        rc = judge(&in, ret_json, err);
     }
     int fds[] = {page_fd, config_fd, in.answer_fd, in.output_fd};
     for (size_t i = 0; i < ARRAY_LEN(fds); i++)
@@ -193,10 +201,9 @@ int inspect_run_by(const char *exe, double timeout_s, const char *plugin_path,
     return rc;
 }
 
-int inspect_run(const char *plugin_path, const char *config_json, char **ret_json, struct err *err)
+int inspect_run(const struct inspect_what *what, char **ret_json, struct err *err)
 {
     char exe[PATH_MAX];
     int rc = os_self_path(exe, sizeof exe, err);
-    return rc < 0 ? rc
-                  : inspect_run_by(exe, INSPECT_TIMEOUT_S, plugin_path, config_json, ret_json, err);
+    return rc < 0 ? rc : inspect(exe, what, ret_json, err);
 }

@@ -9,6 +9,7 @@
 #include "worker/crash.h"
 #include "worker/host.h"
 #include "worker/inspect.h"
+#include "worker/models.h"
 #include "worker/plugin.h"
 
 #include <cjson/cJSON.h>
@@ -28,6 +29,7 @@ struct look {
     struct sv_cfg *cfg;
     void *self;
     sv_plan plan;
+    cJSON *answer;
 };
 
 static void enter(struct look *l, enum page_doing doing)
@@ -43,6 +45,14 @@ static int failed(struct look *l, int rc, const char *where, struct err *err)
         return 0;
     return err_set(err, rc, "%s() failed with %d: %s", where, rc,
                    host_text(&l->host, "it gave no reason by fail()", text));
+}
+
+static int ask_models(struct look *l, struct err *err)
+{
+    const sv_models *m = l->plugin.d.extension ? l->plugin.d.extension(SV_MODELS) : NULL;
+    uint64_t now_s = clock_wall_ns() / NS_PER_S;
+    int rc = m ? models_ask(m, l->self, (double)now_s, l->answer, err) : 0;
+    return rc < 0 && !*err->msg ? failed(l, rc, SV_MODELS " get", err) : rc;
 }
 
 static int ask_plan(struct look *l, const char *config, struct err *err)
@@ -62,6 +72,11 @@ static int ask_plan(struct look *l, const char *config, struct err *err)
     if (d->plan) {
         enter(l, PD_PLAN);
         rc = failed(l, d->plan(l->self, &l->plan), "plan", err);
+        enter(l, PD_IDLE);
+    }
+    if (rc == 0) {
+        enter(l, PD_EXTENSION);
+        rc = ask_models(l, err);
         enter(l, PD_IDLE);
     }
     if (d->destroy) {
@@ -134,7 +149,7 @@ static cJSON *answer(const struct look *l)
     const sv_plugin *d = &l->plugin.d;
     char abi[32];
     snprintf(abi, sizeof abi, "%u.%u", d->abi_major, d->abi_minor);
-    cJSON *j = cJSON_CreateObject(), *warnings = cJSON_CreateArray();
+    cJSON *j = l->answer, *warnings = cJSON_CreateArray();
     cJSON_AddStringToObject(j, "name", d->name);
     cJSON_AddStringToObject(j, "version", d->version);
     cJSON_AddStringToObject(j, "about", d->about);
@@ -184,7 +199,7 @@ int inspect_child_main(int argc, char **argv)
     static struct look l;
     struct err err = {0};
     log_init(&(struct log_conf){.fd = 2, .level = LOG_WARN, .role = "inspect", .name = "plugin"});
-    if (argc != 3 || page_map(FD_PAGE, &l.page, &err) < 0)
+    if (argc != 5 || page_map(FD_PAGE, &l.page, &err) < 0)
         return CHILD_FAILED;
     for (int fd = FD_ANSWER; fd <= FD_CONFIG; fd++)
         fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -194,8 +209,9 @@ int inspect_child_main(int argc, char **argv)
     char dir[4096];
     const char *slash = strrchr(argv[2], '/');
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - argv[2]) : 1, slash ? argv[2] : ".");
-    host_init(&l.host, &(struct host_conf){.app = "inspect",
-                                           .deployment = "inspect",
+    l.answer = cJSON_CreateObject();
+    host_init(&l.host, &(struct host_conf){.app = argv[3],
+                                           .deployment = argv[4],
                                            .replica = "inspect/inspect/0",
                                            .plugin_dir = dir,
                                            .page = l.page});

@@ -35,6 +35,7 @@ uint64_t liveness_check(const struct liveness_view *v, const struct liveness_lim
     case PD_WARM:
     case PD_UNLOAD:
     case PD_DESTROY:
+    case PD_EXTENSION:
         *ret_limit = l->load_ns;
         *ret_name = "load_timeout_s";
         return over(later(v->since_ns, v->progress_ns), l->load_ns, now);

@@ -115,6 +115,30 @@ static void an_ingress_gets_its_limits(void **state)
     cJSON_Delete(j);
 }
 
+static const char probed[] =
+    "{\"models\":[{\"id\":\"m\",\"root\":\"/m\",\"max_model_len\":8,\"created\":17}],"
+    "\"queue_gauge\":\"g\"}";
+
+static void routes_name_the_models(void **state)
+{
+    (void)state;
+    deploys[0].probed = cJSON_Parse(probed);
+    deploys[1].probed = deploys[0].probed; // failed to deploy, so it names none
+    cJSON *apps = parse(texts_routes(&control));
+    const cJSON *a = cJSON_GetArrayItem(apps, 0), *hidden = cJSON_GetArrayItem(apps, 1);
+    const cJSON *m = cJSON_GetArrayItem(cJSON_GetObjectItem(a, "models"), 0);
+    assert_string_equal(text(m, "id"), "m");
+    assert_string_equal(text(m, "root"), "/m");
+    assert_int_equal(number(m, "max_model_len"), 8);
+    assert_int_equal(number(m, "created"), 17);
+    assert_string_equal(text(a, "queue_gauge"), "g");
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(hidden, "models")), 0);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(hidden, "queue_gauge")));
+    cJSON_Delete(apps);
+    cJSON_Delete(deploys[0].probed); // the text borrowed it
+    deploys[0].probed = deploys[1].probed = NULL;
+}
+
 static void routes_say_who_serves_what(void **state)
 {
     (void)state;
@@ -137,8 +161,8 @@ static void routes_say_who_serves_what(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_worker_gets_its_numbers),
-                                       cmocka_unit_test(an_ingress_gets_its_limits),
-                                       cmocka_unit_test(routes_say_who_serves_what)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_worker_gets_its_numbers), cmocka_unit_test(an_ingress_gets_its_limits),
+        cmocka_unit_test(routes_say_who_serves_what), cmocka_unit_test(routes_name_the_models)};
     return cmocka_run_group_tests(tests, load, unload);
 }

@@ -51,7 +51,13 @@ static void core_answers(void **state)
     assert_has(answer(get("/-/routes"), NULL), "{\"/app\":\"app\"}");
     assert_has(answer(get("/health"), NULL), "200 OK");
     assert_has(answer(get("/version"), NULL), "\"version\":\"");
-    assert_has(answer(get("/v1/models"), NULL), "\"id\":\"m1\"");
+    const char *models = answer(get("/v1/models"), NULL);
+    assert_has(models,
+               "{\"object\":\"list\",\"data\":[{\"id\":\"m1\",\"object\":\"model\",\"created\":"
+               "1700000000,\"owned_by\":\"salver\",\"root\":\"/m/1\",\"parent\":null,"
+               "\"max_model_len\":64,\"permission\":[{\"id\":\"modelperm-");
+    assert_has(models, "\"is_blocking\":false}]},{\"id\":\"m \\\"2\",");
+    assert_has(models, "\"parent\":null,\"max_model_len\":null,");
     assert_has(answer(get("/-/what"), NULL), "404");
     const char *text = answer(get("/apple"), NULL);
     assert_has(text, "HTTP/1.1 404");
@@ -300,6 +306,12 @@ static void queue_full(void **state)
     assert_has(text, "HTTP/1.1 503");
     assert_has(text, "retry-after: ");
     assert_has(text, "max_queued_requests 2");
+    static const char waiting[] =
+        "vllm:num_requests_waiting{application=\"app\",deployment=\"dep\","
+        "model_name=\"m1\"}";
+    char line[256];
+    snprintf(line, sizeof line, "%s 2", waiting);
+    assert_has(answer(get("/metrics"), NULL), line);
     grant(0, 2);
     uint64_t id;
     for (int i = 0; i < 2; i++) {
@@ -308,6 +320,8 @@ static void queue_full(void **state)
     }
     assert_has(answer(a, NULL), "late");
     assert_has(answer(b, NULL), "late");
+    snprintf(line, sizeof line, "%s 0", waiting);
+    assert_has(answer(get("/metrics"), NULL), line);
 }
 
 static void timeouts(void **state)

@@ -18,7 +18,9 @@ static const char good[] =
     "\"max_queued_requests\":10000,\"max_queued_bytes\":268435456,\"max_ongoing_requests\":8,"
     "\"max_body_bytes\":16777216,\"max_response_buffer_bytes\":4194304,"
     "\"graceful_shutdown_timeout_s\":20.5,\"status\":\"RUNNING\",\"message\":\"\","
-    "\"models\":[\"m\"]}]}";
+    "\"models\":[{\"id\":\"m\",\"root\":\"/"
+    "m.gguf\",\"max_model_len\":2048,\"created\":1700000000}],"
+    "\"queue_gauge\":\"vllm:num_requests_waiting\"}]}";
 
 static const struct row {
     const char *from, *to, *want;
@@ -40,8 +42,17 @@ static const struct row {
     {"\"max_queued_requests\":10000", "\"max_queued_requests\":1e12", "whole number from 0"},
     {"20.5", "\"20\"", "must be seconds"},
     {"\"echo/d/1\"", "5", "strings alone"},
-    {"[\"m\"]", "\"m\"", "must be an array"},
-    {"[\"m\"]}]", "[\"m\"]}],\"apps\":0", NULL}, // the first of two keys counts
+    {"\"models\":[{", "\"models\":[7,{", "model 0 must have"},
+    {"\"models\":[", "\"models\":\"m\",\"old\":[", "must be an array"},
+    {"\"id\":\"m\"", "\"id\":null", "model 0 must have the texts"},
+    {"\"root\":\"/m.gguf\",", "", "model 0 must have the texts"},
+    {"\"max_model_len\":2048", "\"max_model_len\":20.48", "the whole numbers"},
+    {"\"max_model_len\":2048", "\"max_model_len\":4294967296", "the whole numbers"},
+    {"\"created\":1700000000", "\"created\":-1", "the whole numbers"},
+    {"\"models\":[{", "\"models\":[],\"was\":[{", NULL},
+    {"\"vllm:num_requests_waiting\"", "null", NULL},
+    {",\"queue_gauge\":\"vllm:num_requests_waiting\"", "", "'queue_gauge' is missing"},
+    {"waiting\"}]", "waiting\"}],\"apps\":0", NULL}, // the first of two keys counts
 };
 
 static void run_row(void **state)
@@ -88,7 +99,12 @@ static void every_field(void **state)
     assert_true(a->graceful_shutdown_timeout_s == 20.5);
     assert_string_equal(a->status, "RUNNING");
     assert_string_equal(a->message, "");
-    assert_string_equal(a->models[0], "m");
+    assert_int_equal(a->n_models, 1);
+    assert_string_equal(a->models[0].id, "m");
+    assert_string_equal(a->models[0].root, "/m.gguf");
+    assert_int_equal(a->models[0].max_model_len, 2048);
+    assert_int_equal(a->models[0].created_s, 1700000000);
+    assert_string_equal(a->queue_gauge, "vllm:num_requests_waiting");
     snapshot_finish(&s);
 }
 
@@ -97,7 +113,7 @@ static void twice(void **state)
     (void)state;
     const char *body = strstr(good, "{\"name\"");
     int n = (int)(strlen(body) - 2);
-    char text[4096], other[1024];
+    char text[4096], other[2048];
     struct snapshot s;
     struct err err;
     snprintf(text, sizeof text, "{\"version\":1,\"apps\":[%.*s,%.*s]}", n, body, n, body);

@@ -101,7 +101,10 @@ static void put_snapshot(struct buf *json, const char *members)
                "\"route_prefix\":\"/app\",\"workers\":[\"app/dep/0\",\"app/dep/1\"],"
                "\"max_ongoing_requests\":8,\"max_body_bytes\":1048576,"
                "\"max_response_buffer_bytes\":4194304,\"graceful_shutdown_timeout_s\":2,"
-               "\"max_queued_bytes\":100000000,\"models\":[\"m1\"]%s%s}]}",
+               "\"max_queued_bytes\":100000000,\"models\":[{\"id\":\"m1\",\"root\":\"/m/1\","
+               "\"max_model_len\":64,\"created\":1700000000},{\"id\":\"m \\\"2\",\"root\":\"/m/1\","
+               "\"max_model_len\":0,\"created\":1700000000}],"
+               "\"queue_gauge\":\"vllm:num_requests_waiting\"%s%s}]}",
                members ? ","
                        : ",\"status\":\"RUNNING\",\"message\":\"\",\"stream_in\":false,"
                          "\"retry_safe\":false,\"max_queued_requests\":2",
