@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/check.h"
 
+#include "abi/plugin.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/mem.h"
@@ -87,9 +88,11 @@ static int look_at(struct look *l, const struct conf_app *app, struct err *err)
     if (check_against(l->f, d, l->last_found, &what.config_json, err) < 0)
         return CLI_USAGE;
     what.plugin_path = path;
-    if (l->deep && inspect_run(&what, &found, err) < 0)
-        return CLI_FAILED;
+    int rc = l->deep ? inspect_run(&what, &found, err) : 0;
     xfree(found);
+    if (rc != SV_E_NOT_FOUND)
+        return rc < 0 ? CLI_FAILED : CLI_OK;
+    report_warn(l->f->report, d->where, "application '%s': %s", app->name, err->msg);
     return CLI_OK;
 }
 

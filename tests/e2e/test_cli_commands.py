@@ -92,6 +92,15 @@ def test_defaults_pass_check_as_a_file(tmp_path):
 GOOD = "applications: [{name: a, plugin: fake_run}]\n"
 
 
+def test_check_warns_of_what_is_not_there_yet(tmp_path):
+    text = "applications: [{name: x, plugin: named, deployments: [{name: x, config: {lie: %s}}]}]\n"
+    got = salver("check", write(tmp_path, text % "fail"), "--plugins", TEST_PLUGINS)
+    assert got.returncode == 0
+    assert "warning" in got.stderr and "there is no such model" in got.stderr
+    got = salver("check", write(tmp_path, text % "empty"), "--plugins", TEST_PLUGINS)
+    assert got.returncode == 1
+
+
 def test_check(tmp_path):
     got = salver("check", write(tmp_path, GOOD), "--plugins", TEST_PLUGINS)
     assert got.returncode == 0, got.stderr
