@@ -14,7 +14,7 @@ PYTEST = SALVER_BUILD=$(abspath $(1)) $(abspath $(VENV))/bin/python -m pytest -n
 # A sanitizer must not catch the signals by which the fake plugin dies on purpose.
 REPORTS = handle_segv=0:handle_abort=0:handle_sigfpe=0:handle_sigill=0:handle_sigbus=0:allow_user_segv_handler=1
 
-.PHONY: all demo examples test unit e2e configs bench points fmt lint install asan tsan fuzz clang ci docs \
+.PHONY: all demo examples chat test unit e2e configs bench points fmt lint install asan tsan fuzz clang ci docs \
 	docs-check cuda clean help
 
 all: $(BUILD)/build.ninja ## build/salver and build/plugins/*.so
@@ -28,13 +28,14 @@ $(VENV)/ready: tests/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --requirement tests/requirements.txt
 	touch $@
 
-demo: examples-serve ## serve the examples, ask each once, go on serving
+demo: all ## fetch a small chat model, serve configs/chat-cpu.yaml, ask it something, go on serving
+	$(PYTHON) tests/tools/demo.py --build $(BUILD)
 
-examples-serve: all
+examples: all ## serve configs/examples.yaml, ask each once, go on serving
 	$(PYTHON) tests/tools/examples.py --build $(BUILD) --stay
 
-examples: all ## serve configs/examples.yaml, ask each once, stop
-	$(PYTHON) tests/tools/examples.py --build $(BUILD)
+chat: all $(VENV)/ready ## fetch the demo's model, run the tests that need it, ask the demo's question
+	tests/tools/with_model.sh $(BUILD) $(abspath $(VENV))/bin/python -m pytest -n $(E2E_JOBS) $(PYTEST_ARGS)
 
 test: unit configs e2e ## everything that must be green
 
@@ -99,7 +100,7 @@ docs: all ## generate docs/ from the program's own tables
 docs-check: docs
 	git diff --exit-code -- docs || { echo "docs/ is stale: commit what 'make docs' wrote"; exit 1; }
 
-ci: lint docs-check cuda clang asan tsan fuzz ## what CI runs after `./run test`
+ci: lint docs-check cuda clang chat asan tsan fuzz ## what CI runs after `./run test`
 
 clean: ## all build folders of the presets; .cache/ stays
 	rm -rf build build-release build-clang build-asan build-tsan build-fuzz build-cuda

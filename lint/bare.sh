@@ -38,8 +38,9 @@ until grep -q '^Serving on' "$root/salver/demo.log"; do
     kill -0 $demo || { cat "$root/salver/demo.log"; echo "bare: ./run demo ended" >&2; exit 1; }
     sleep 1
 done
+grep Paris "$root/salver/demo.log"
 inside python3 -c 'import urllib.request as r
-print(r.urlopen("http://127.0.0.1:8000/echo", b"still here").read().decode())'
+print(r.urlopen("http://127.0.0.1:8000/v1/models").read().decode())'
 echo "bare: ./run demo serves"
 pkill -TERM -P $demo
 wait $demo || true
