@@ -306,5 +306,8 @@ typedef struct sv_kernels {
 #if defined(__GNUC__)
 #define SV_KERNELS_EXPORT __attribute__((visibility("default")))
 #endif
-extern const sv_kernels sv_kernels_v1;
+#ifdef __cplusplus
+extern "C"
+#endif
+    extern const sv_kernels sv_kernels_v1;
 #endif
