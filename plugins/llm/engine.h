@@ -8,15 +8,20 @@
  *                     ^                  |
  *                     +---- preempt -----+   its blocks go back, its tokens stay
  *
- * Step    1. every running sequence, oldest first, gets the tokens it still lacks within the
- * budget; when blocks are short the youngest is preempted to the front of the waiting ones;
+ * Step    1. every running sequence gets the tokens it still lacks within the budget: first those
+ *         that decode, oldest first, then prompts; when blocks are short the youngest is preempted
+ *         to the front of the waiting ones (a paused one before it);
  *         2. when none was preempted, waiting ones are admitted while slots, budget and blocks for
  *         their whole prompt last, after a look into the prefix cache (vLLM v1's order).
- * Cache   a full block is known by a hash of (its parent's, its tokens, the salt); freed blocks
- * stay findable until they are needed, least recently used first. Bounds  max_seqs running,
- * max_waiting waiting; engine_add refuses beyond. Owner   a seq is the engine's from engine_add
- * until its last on_token or engine_abort. Thread  one at a time. on_token is called from within
- * engine_step.
+ * Cache   a full block is found by (what is before it, its tokens, the salt), compared in full;
+ *         freed blocks stay findable until they are needed, least recently used first.
+ * Depth   as many launches are under way as the backend allows. A sequence that ends while one is
+ *         has a row there for nothing. Launches run in order, so blocks are free at once.
+ * Bounds  max_seqs + max_waiting sequences, max_seqs of them running; engine_add refuses beyond.
+ *         max_context is cut to what the cache holds as a whole: whoever runs can always finish.
+ * Owner   a seq is the engine's from engine_add until its last on_token or engine_abort.
+ * Thread  one at a time. on_token and on_prompt are called from within engine_step; they may call
+ *         all functions but engine_step and engine_destroy.
  */
 #include "kernels/kernels.h"
 
@@ -56,6 +61,7 @@ struct seq_params {
 
 // Called once for each token sampled, in order; `why` != RUNNING: the last call of this seq. A stop
 // id that ended it comes with FINISH_STOP as t->token. FINISH_ERROR: t is NULL, text says why.
+// With max_tokens 0 the only call has t NULL and FINISH_LENGTH.
 typedef void engine_on_token(void *user, const struct token_info *t, enum finish why,
                              const char *text);
 // Logprobs of prompt token i (i >= 1) given those before it.
@@ -79,11 +85,13 @@ struct engine_stats { // counters since the start, gauges now
 
 // `program` gives the recorded program of a batch (model_program with its model).
 typedef sv_program *engine_program(void *arg, uint32_t n_tokens, uint32_t n_rows);
+// SV_E_INVALID: a size is 0, or without chunked_prefill max_tokens is less than max_context.
 int engine_create(const struct engine_config *c, const sv_kernels *k, sv_session *session,
                   engine_program *program, void *arg, struct engine **ret, struct err *err);
 void engine_destroy(struct engine *e); // every seq must have ended: engine_abort them first
 
-// SV_E_INVALID: the prompt doesn't fit max_context or the cache as a whole. SV_E_OVERLOADED: full.
+// SV_E_INVALID: the prompt and a token don't fit max_context or the cache as a whole, or an id is
+// not in the vocabulary. SV_E_OVERLOADED: full. SV_E_FATAL: the device failed before.
 int engine_add(struct engine *e, const struct seq_params *p, struct seq **ret, struct err *err);
 // Frees its blocks now; no more calls for it. Not from within on_token of the seq that ends there.
 void engine_abort(struct engine *e, struct seq *s);
@@ -98,3 +106,4 @@ uint64_t seq_admitted_ns(const struct seq *s); // CLOCK_MONOTONIC of its first a
 int engine_step(struct engine *e, struct err *err);
 const struct engine_stats *engine_stats(const struct engine *e);
 uint32_t engine_room(const struct engine *e); // seqs that engine_add would still take
+void engine_check(const struct engine *e);    // CHECKs all invariants; walks everything, for tests
