@@ -17,9 +17,12 @@ enum {
 // One without kernels of its own has the plain ones.
 static const struct form_isa *const sets[ISAS] = {
     [ISA_SCALAR] = &form_scalar,
+#if defined(__x86_64__)
     [ISA_AVX2] = &form_scalar,
-    [ISA_AVX512] = &form_scalar,
+    [ISA_AVX512] = &form_avx512,
+#elif defined(__aarch64__)
     [ISA_NEON] = &form_scalar,
+#endif
 };
 
 static uint64_t line_up(uint64_t bytes)
@@ -44,16 +47,13 @@ enum form form_of(uint32_t dtype)
 static void quant_layout(struct form_layout *l, uint32_t dtype, uint64_t cols)
 {
     struct quant_type type = quant_type(dtype);
-    bool nested = type.scale == QUANT_DS_DMO || type.scale == QUANT_DS;
     l->scale = type.scale;
     l->zero = type.zero;
     l->blocks = cols / FORM_BLOCK;
-    l->block_bytes = form_of(dtype) == FORM_NIBBLES ? 4 * FORM_GROUP : 8 * FORM_GROUP;
-    l->scale_bytes = type.scale == QUANT_DM ? 64 : 32;
+    l->integer_bytes = form_of(dtype) == FORM_NIBBLES ? 4 * FORM_GROUP : 8 * FORM_GROUP;
+    l->block_bytes = l->integer_bytes + (type.scale == QUANT_DM ? 64 : 32);
     l->super_bytes = type.scale == QUANT_DS_DMO ? 64 : type.scale == QUANT_DS ? 32 : 0;
-    l->scales_at = l->blocks * l->block_bytes;
-    l->supers_at = l->scales_at + line_up(l->blocks * l->scale_bytes);
-    l->tile_bytes = l->supers_at + (nested ? line_up(l->blocks / 8 * l->super_bytes) : 0);
+    l->tile_bytes = line_up(l->blocks * l->block_bytes + l->blocks / 8 * l->super_bytes);
 }
 
 struct form_layout form_layout(uint32_t dtype, uint64_t cols)
@@ -89,6 +89,25 @@ uint64_t matrix_bytes(enum isa isa, uint32_t activations, uint32_t dtype, uint64
     return (rows + MATRIX_TILE - 1) / MATRIX_TILE * form_layout(dtype, cols).tile_bytes;
 }
 
+int matrix_place(struct matrix *m, enum isa isa, uint32_t activations, uint32_t dtype,
+                 uint64_t rows, uint64_t cols, void *memory)
+{
+    uint64_t bytes = matrix_bytes(isa, activations, dtype, rows, cols);
+    if (!bytes)
+        return -400;
+    assert((uintptr_t)memory % LINE == 0);
+    *m = (struct matrix){.dtype = dtype,
+                         .form = form_of(dtype),
+                         .isa = isa,
+                         .activations = activations,
+                         .rows = rows,
+                         .cols = cols,
+                         .data = memory,
+                         .bytes = bytes,
+                         .borrowed = true};
+    return 0;
+}
+
 int matrix_init(struct matrix *m, enum isa isa, uint32_t activations, uint32_t dtype, uint64_t rows,
                 uint64_t cols)
 {
@@ -102,15 +121,9 @@ int matrix_init(struct matrix *m, enum isa isa, uint32_t activations, uint32_t d
         uintptr_t begin = ((uintptr_t)data + 4095) / 4096 * 4096, end = (uintptr_t)data + bytes;
         (void)madvise((char *)data + (begin - (uintptr_t)data), end - begin, MADV_HUGEPAGE);
     }
-    *m = (struct matrix){.dtype = dtype,
-                         .form = form_of(dtype),
-                         .isa = isa,
-                         .activations = activations,
-                         .rows = rows,
-                         .cols = cols,
-                         .data = data,
-                         .bytes = bytes};
-    return 0;
+    int rc = matrix_place(m, isa, activations, dtype, rows, cols, data);
+    m->borrowed = false;
+    return rc;
 }
 
 int matrix_pack(struct matrix *m, enum isa isa, uint32_t activations, uint32_t dtype,
@@ -124,7 +137,8 @@ int matrix_pack(struct matrix *m, enum isa isa, uint32_t activations, uint32_t d
 
 void matrix_finish(struct matrix *m)
 {
-    free(m->data);
+    if (!m->borrowed)
+        free(m->data);
     *m = (struct matrix){.data = NULL};
 }
 
@@ -164,9 +178,8 @@ void form_row_block(const struct matrix *m, const struct form_layout *l, uint64_
 {
     const uint8_t *tile = form_tile(m, l->tile_bytes, r / MATRIX_TILE);
     uint64_t lane = r % MATRIX_TILE;
-    const uint8_t *q = tile + b * l->block_bytes + lane * 4;
-    const uint8_t *s = tile + l->scales_at + b * l->scale_bytes;
-    const uint8_t *super = tile + l->supers_at + b / 8 * l->super_bytes;
+    const uint8_t *q = tile + form_block_at(l, b) + lane * 4, *s = q - lane * 4 + l->integer_bytes;
+    const uint8_t *super = tile + form_block_at(l, b / 8 * 8) - l->super_bytes;
     float number[FORM_BLOCK];
     for (uint32_t k = 0; k < FORM_BLOCK; k++) {
         uint32_t group = k / 4;

@@ -51,11 +51,11 @@ static void pack_plain_nibbles(const struct form_layout *l, uint8_t *tile, uint6
 {
     uint64_t halves = l->scale == QUANT_DM ? 2 : 1;
     for (uint64_t b = 0; b < l->blocks; b++, row += 16 + 2 * halves) {
-        uint8_t *scale = tile + l->scales_at + b * l->scale_bytes + lane * 2;
+        uint8_t *block = tile + b * l->block_bytes, *scale = block + l->integer_bytes + lane * 2;
         memcpy(scale, row, 2);
         if (halves == 2)
             memcpy(scale + 32, row + 2, 2);
-        spread(tile + b * l->block_bytes + lane * 4, row + 2 * halves, 4);
+        spread(block + lane * 4, row + 2 * halves, 4);
     }
 }
 
@@ -63,8 +63,8 @@ static void pack_plain_bytes(const struct form_layout *l, uint8_t *tile, uint64_
                              const uint8_t *row)
 {
     for (uint64_t b = 0; b < l->blocks; b++, row += 34) {
-        memcpy(tile + l->scales_at + b * l->scale_bytes + lane * 2, row, 2);
-        uint8_t *line = tile + b * l->block_bytes + lane * 4;
+        uint8_t *block = tile + b * l->block_bytes, *line = block + lane * 4;
+        memcpy(block + l->integer_bytes + lane * 2, row, 2);
         for (int i = 0; i < 8; i++) {
             uint32_t word = load32(row + 2 + i * 4) ^ 0x80808080;
             memcpy(line + i * 64, &word, 4);
@@ -76,7 +76,7 @@ static void pack_integers(const struct form_layout *l, uint8_t *line, const uint
 {
     for (int g = 0; g < 8; g++)
         for (int i = 0; i < 4; i++) {
-            if (l->block_bytes == 8 * FORM_GROUP)
+            if (l->integer_bytes == 8 * FORM_GROUP)
                 line[g * 64 + i] = q[g * 4 + i];
             else if (g < 4)
                 line[g * 64 + i] = (uint8_t)(q[g * 4 + i] | q[16 + g * 4 + i] << 4);
@@ -88,9 +88,8 @@ static void pack_quant(const struct form_layout *l, uint8_t *tile, uint64_t lane
                        uint32_t elements, const struct quant *q)
 {
     for (uint64_t i = 0; i < elements / FORM_BLOCK; i++) {
-        uint64_t b = first + i;
-        pack_integers(l, tile + b * l->block_bytes + lane * 4, q->q + i * FORM_BLOCK);
-        uint8_t *scale = tile + l->scales_at + b * l->scale_bytes;
+        uint8_t *block = tile + form_block_at(l, first + i), *scale = block + l->integer_bytes;
+        pack_integers(l, block + lane * 4, q->q + i * FORM_BLOCK);
         if (l->scale == QUANT_DS_DMO) {
             scale[lane] = q->s[i];
             scale[16 + lane] = q->o[i];
@@ -99,8 +98,8 @@ static void pack_quant(const struct form_layout *l, uint8_t *tile, uint64_t lane
             scale[16 + lane] = q->s[2 * i + 1];
         }
     }
-    uint8_t *halves = l->super_bytes ? tile + l->supers_at + first / 8 * l->super_bytes
-                                     : tile + l->scales_at + first * l->scale_bytes;
+    uint8_t *block = tile + form_block_at(l, first);
+    uint8_t *halves = l->super_bytes ? block - l->super_bytes : block + l->integer_bytes;
     memcpy(halves + lane * 2, &q->d, 2);
     if (l->scale == QUANT_DM || l->scale == QUANT_DS_DMO)
         memcpy(halves + 32 + lane * 2, &q->m, 2);
