@@ -1,31 +1,29 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs every fuzz target of the build folder $1 for $2 seconds, beginning with its committed seeds. What it
-# finds on the way stays in the build folder; what breaks it is printed and fails.
+# Runs every fuzz target of the build folder $1 for $2 seconds, as many at a time as there are cores, beginning
+# with its committed seeds. What it finds on the way stays in the build folder; what breaks it is printed and fails.
 set -eu
 
 build=$1
 seconds=$2
-cd "$(dirname "$0")"
-here=$PWD
-cd - >/dev/null
-passed=0
-failed=0
-for target in "$build"/tests/fuzz_*; do
-    [ -x "$target" ] || continue
-    name=$(basename "$target" | sed 's/^fuzz_//')
+here=$(cd "$(dirname "$0")" && pwd)
+
+if [ $# = 3 ]; then # one target
+    name=$(basename "$3" | sed 's/^fuzz_//')
     corpus=$build/corpus/$name
     mkdir -p "$corpus" "$here/corpus/$name"
-    if "$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
+    if "$3" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
         -artifact_prefix="$build/corpus/$name-" "$corpus" "$here/corpus/$name" \
         >"$build/corpus/$name.log" 2>&1; then
         echo "fuzz $name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$build/corpus/$name.log") runs"
-        passed=$((passed + 1))
-    else
-        tail -n 60 "$build/corpus/$name.log" >&2
-        echo "fuzz $name: failed; the input is in $build/corpus/" >&2
-        failed=$((failed + 1))
+        exit 0
     fi
-done
-echo "$passed passed, $failed failed"
-[ $failed = 0 ] && [ $passed -gt 0 ]
+    tail -n 60 "$build/corpus/$name.log" >&2
+    echo "fuzz $name: failed; the input is in $build/corpus/" >&2
+    exit 1
+fi
+
+find "$build/tests" -maxdepth 1 -name 'fuzz_*' -type f -perm -u+x | sort >"$build/targets"
+[ -s "$build/targets" ] || { echo "fuzz: no targets in $build/tests" >&2; exit 1; }
+xargs -P "$(nproc)" -n 1 "$0" "$build" "$seconds" <"$build/targets" || { echo "fuzz: some failed" >&2; exit 1; }
+echo "$(wc -l <"$build/targets") fuzz targets passed"
