@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Salver against its peers and floors, in one run, interleaved. Prints Markdown.
 
-Usage: run.py [proxy] [sse] [start]     (all three without arguments; `make bench K=sse`)
+Usage: run.py [proxy] [sse] [start] [llm]     (all without arguments; `make bench K=sse`)
 
 proxy  `echo` and a no-op that answers N bytes, through 1 ingress and 1 worker, against nginx that
        proxies to an nginx upstream with 1 worker each. All servers share one core, wrk has another.
 sse    the ingress's CPU time per event of 100 streams against a bare loop that writes the same.
 start  from exec to the first answer; memory and processes of an idle server.
+llm    a language model against llama.cpp: llm.py says how.
 
 Environment: SALVER_BUILD (build), BENCH_ROUNDS (7), BENCH_SECONDS a run (3), BENCH_QUICK=1 for a
 look while developing, BENCH_SERVER_CORE (0), BENCH_LOAD_CORE (1).
@@ -429,7 +430,13 @@ def start(folder):
     print(f"| {spread(took, 1e3, 1)} | {spread(memory, 1e-6, 1)} | {max(processes)} |\n")
 
 
-KINDS = {"proxy": proxy, "sse": sse, "start": start}
+def llm(folder):
+    from llm import run  # with what only this one needs
+
+    run(folder)
+
+
+KINDS = {"proxy": proxy, "sse": sse, "start": start, "llm": llm}
 
 
 def main():
