@@ -131,10 +131,12 @@ void blocks_name(struct blocks *p, uint32_t b, struct chain *at, const int32_t t
     CHECK(x->state == BLOCK_PLAIN && x->refs == 1);
     uint32_t h = hash(p, at, token);
     uint32_t other = look_up(p, h, at, token);
-    if (other != BLOCK_NONE) {
+    if (other != BLOCK_NONE && p->block[other].state != BLOCK_STALLED) {
         *at = after(&p->block[other]);
         return;
     }
+    if (other != BLOCK_NONE)
+        blocks_forget(p, other);
     x->serial = ++p->serial;
     x->at = *at;
     memcpy(x->token, token, sizeof x->token);

@@ -67,7 +67,8 @@ void blocks_release(struct blocks *p, const uint32_t *b, uint32_t n);
 struct chain blocks_root(const uint64_t salt[2]);
 // The block of that name, in whatever state, or BLOCK_NONE. On success *at goes one block further.
 uint32_t blocks_find(const struct blocks *p, struct chain *at, const int32_t token[SV_BLOCK]);
-// Names block b, unless another has the name. *at goes one block further either way.
+// Names block b, unless another has the name and is not stalled. *at goes one block further either
+// way.
 void blocks_name(struct blocks *p, uint32_t b, struct chain *at, const int32_t token[SV_BLOCK],
                  enum block_state state);
 void blocks_forget(struct blocks *p, uint32_t b); // takes the name away, if it has one

@@ -65,14 +65,19 @@ int engine_create(const struct engine_config *c, const sv_kernels *k, sv_session
     return 0;
 }
 
+static void landed(struct engine *e)
+{
+    e->first = e->first + 1 < e->depth ? e->first + 1 : 0;
+    e->n_flights--;
+}
+
 static void land_for_nothing(struct engine *e)
 {
     struct flight *f = &e->flight[e->first];
     for (uint32_t i = 0; i < f->n_rows; i++)
         if (--f->row[i].seq->flying == 0)
             seq_destroy(f->row[i].seq);
-    e->first = (e->first + 1) % e->depth;
-    e->n_flights--;
+    landed(e);
 }
 
 void engine_destroy(struct engine *e)
@@ -314,8 +319,7 @@ static int land(struct engine *e, struct err *err)
     if (e->k->collect(e->session, f->ticket, &r, why) < 0)
         return device_lost(e, err, "computing", why);
     CHECK(r->n_rows == f->n_rows);
-    e->first = (e->first + 1) % e->depth;
-    e->n_flights--;
+    landed(e);
     for (uint32_t i = 0; i < f->n_rows; i++)
         land_row(e, r, i, &f->row[i]);
     return 0;
