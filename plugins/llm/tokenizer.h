@@ -69,10 +69,11 @@ void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, b
  */
 struct detok {
     const struct tokenizer *t;
-    bool skip_special, started;
+    bool skip_special;
     uint8_t pending[8]; // bytes of a character that is not whole yet
     uint8_t n_pending;
-    uint8_t strip; // what a decoder drops at the very beginning (SentencePiece's space)
+    uint8_t strip; // how often a decoder still drops its character at the very beginning
+    uint8_t state; // of the decoder
 };
 void detok_init(struct detok *d, const struct tokenizer *t, bool skip_special);
 void detok_push(struct detok *d, int32_t id, struct buf *out);
