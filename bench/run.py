@@ -444,7 +444,8 @@ def main():
     unknown = [k for k in wanted if k not in KINDS]
     if unknown:
         sys.exit(f"run.py: no benchmark '{unknown[0]}': {', '.join(KINDS)}")
-    machine()
+    if wanted != ["llm"]:
+        machine()
     for kind in wanted:
         with tempfile.TemporaryDirectory(prefix="salver-bench-") as folder:
             KINDS[kind](folder)
