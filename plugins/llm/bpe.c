@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 static const uint64_t FREE_PAIR = UINT64_MAX;
 static const uint32_t NO_RANK = UINT32_MAX, NONE = UINT32_MAX;
@@ -22,6 +23,9 @@ void bpe_init(struct bpe *b, uint32_t merges)
     while (bits < 26 && (1u << bits) < merges * 2)
         bits++;
     *b = (struct bpe){.shift = 64 - bits, .room = merges, .unknown = -1};
+    if (getrandom(&b->factor, sizeof b->factor, 0) < 0)
+        b->factor = 0;
+    b->factor = (b->factor ^ 0x9e3779b97f4a7c15u) | 1;
     size_t size = (size_t)1 << bits;
     b->pairs = xrealloc(NULL, size * sizeof *b->pairs);
     memset(b->pairs, 0xff, size * sizeof *b->pairs);
@@ -38,14 +42,25 @@ void bpe_finish(struct bpe *b)
     *b = (struct bpe){0};
 }
 
+static uint64_t key_of(int32_t left, int32_t right)
+{
+    return (uint64_t)left << ID_BITS | (uint64_t)right;
+}
+
+static uint64_t *first_slot(const struct bpe *b, int32_t left, int32_t right)
+{
+    uint64_t key = left < 0 || right < 0 ? 0 : key_of(left, right);
+    return &b->pairs[(size_t)((key * b->factor) >> b->shift)];
+}
+
 static uint64_t *slot_of(const struct bpe *b, int32_t left, int32_t right)
 {
-    uint64_t key = (uint64_t)left << ID_BITS | (uint64_t)right;
-    size_t mask = ((size_t)1 << (64 - b->shift)) - 1;
-    size_t at = (size_t)((key * 0x9e3779b97f4a7c15u) >> b->shift);
-    while (b->pairs[at] != FREE_PAIR && b->pairs[at] >> RANK_BITS != key)
-        at = (at + 1) & mask;
-    return &b->pairs[at];
+    uint64_t key = key_of(left, right);
+    uint64_t *last = b->pairs + ((size_t)1 << (64 - b->shift)) - 1;
+    uint64_t *at = first_slot(b, left, right);
+    while (*at != FREE_PAIR && *at >> RANK_BITS != key)
+        at = at == last ? b->pairs : at + 1;
+    return at;
 }
 
 static uint32_t rank_of(const struct bpe *b, int32_t left, int32_t right)
@@ -89,11 +104,11 @@ static int32_t find_joined(const struct bpe *b, const struct vocab *v, struct by
     return id;
 }
 
-int bpe_add_merge(struct bpe *b, const struct vocab *v, struct bytes left, struct bytes right,
-                  bool keep_first, struct err *err)
+static int add_merge(struct bpe *b, const struct vocab *v, const struct bpe_merge *m,
+                     struct err *err)
 {
-    CHECK(b->n < b->room);
-    int32_t l = vocab_find(v, left.p, left.n), r = vocab_find(v, right.p, right.n);
+    struct bytes left = m->left, right = m->right;
+    int32_t l = m->left_id, r = m->right_id;
     int32_t joined = l < 0 || r < 0 ? -1 : find_joined(b, v, left, right);
     if (joined < 0)
         return err_set(
@@ -103,10 +118,48 @@ int bpe_add_merge(struct bpe *b, const struct vocab *v, struct bytes left, struc
             : r < 0 ? "the second"
                     : "what they make");
     uint64_t *slot = slot_of(b, l, r);
-    if (*slot == FREE_PAIR || !keep_first)
-        *slot = ((uint64_t)l << ID_BITS | (uint64_t)r) << RANK_BITS | b->n;
+    if (*slot == FREE_PAIR || !b->keep_first)
+        *slot = key_of(l, r) << RANK_BITS | b->n;
     b->made[b->n++] = joined;
     return 0;
+}
+
+// Each step of all before the next step of any, so that the waits for memory overlap.
+static int add_batch(struct bpe *b, const struct vocab *v, struct err *err)
+{
+    struct bpe_merge *m = b->batch;
+    int rc = 0;
+    for (uint32_t i = 0; i < b->n_batch; i++) {
+        vocab_prefetch_text(v, m[i].left_hash);
+        vocab_prefetch_text(v, m[i].right_hash);
+    }
+    for (uint32_t i = 0; i < b->n_batch; i++) {
+        m[i].left_id = vocab_find_hashed(v, m[i].left_hash, m[i].left.p, m[i].left.n);
+        m[i].right_id = vocab_find_hashed(v, m[i].right_hash, m[i].right.p, m[i].right.n);
+        __builtin_prefetch(first_slot(b, m[i].left_id, m[i].right_id));
+    }
+    for (uint32_t i = 0; rc == 0 && i < b->n_batch; i++)
+        rc = add_merge(b, v, &m[i], err);
+    b->n_batch = 0;
+    return rc;
+}
+
+int bpe_add_merge(struct bpe *b, const struct vocab *v, struct bytes left, struct bytes right,
+                  struct err *err)
+{
+    CHECK(b->n + b->n_batch < b->room);
+    struct bpe_merge *m = &b->batch[b->n_batch++];
+    *m = (struct bpe_merge){.left = left, .right = right};
+    m->left_hash = vocab_hash(v, left.p, left.n);
+    m->right_hash = vocab_hash(v, right.p, right.n);
+    vocab_prefetch_slot(v, m->left_hash);
+    vocab_prefetch_slot(v, m->right_hash);
+    return b->n_batch == BPE_BATCH ? add_batch(b, v, err) : 0;
+}
+
+int bpe_end_merges(struct bpe *b, const struct vocab *v, struct err *err)
+{
+    return add_batch(b, v, err);
 }
 
 void bpe_find_bytes(struct bpe *b, const struct vocab *v)

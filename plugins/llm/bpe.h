@@ -12,11 +12,21 @@
  */
 #include "llm/vocab.h"
 
-enum { BPE_MERGES = (1 << 24) - 2, BPE_SHORT = 40 };
+enum { BPE_MERGES = (1 << 24) - 2, BPE_SHORT = 40, BPE_BATCH = 16 };
+
+struct bpe_merge {
+    struct bytes left, right; // borrowed until the batch is added
+    uint32_t left_hash, right_hash;
+    int32_t left_id, right_id;
+};
 
 struct bpe {
-    uint64_t *pairs;   // owned; left << 44 | right << 24 | rank, open addressing, ~0 is free
-    uint32_t shift;    // of the hash
+    uint64_t *pairs; // owned; left << 44 | right << 24 | rank, open addressing, ~0 is free
+    uint32_t shift;  // of the hash
+    uint64_t factor; // of the hash; odd, random
+    struct bpe_merge batch[BPE_BATCH];
+    uint32_t n_batch;
+    bool keep_first;   // of two merges of one pair the first counts, else the last
     int32_t *made;     // owned; made[rank] is what the pair becomes
     uint32_t n, room;  // merges
     int32_t byte[256]; // ids of the one-byte words (`bytes`), or of <0x..> (byte_fallback); -1
@@ -28,10 +38,11 @@ struct bpe {
 void bpe_init(struct bpe *b, uint32_t merges); // room for so many
 void bpe_finish(struct bpe *b);
 
-// The next merge. Of two of the same pair the first counts with keep_first, else the last.
-// SV_E_INVALID: a text is not in the vocabulary.
+// The next merge; its texts stay until bpe_end_merges. SV_E_INVALID, there or here: a text is not
+// in the vocabulary. They are added a batch at a time, since each waits for memory.
 int bpe_add_merge(struct bpe *b, const struct vocab *v, struct bytes left, struct bytes right,
-                  bool keep_first, struct err *err);
+                  struct err *err);
+int bpe_end_merges(struct bpe *b, const struct vocab *v, struct err *err);
 void bpe_find_bytes(struct bpe *b, const struct vocab *v); // fills `byte`, after the flags are set
 
 struct bpe_symbol {

@@ -67,6 +67,7 @@ static int read_merges(struct tokenizer *t, const struct gguf *g, struct err *er
     int rc = 0;
     gguf_array_get_strs(g, KEY("merges"), merges, n);
     bpe_init(&t->bpe, (uint32_t)n);
+    t->bpe.keep_first = true;
     for (uint64_t i = 0; rc == 0 && i < n; i++) {
         struct bytes m = merges[i];
         const char *space = m.n > 1 ? memchr(m.p + 1, ' ', m.n - 1) : NULL;
@@ -76,8 +77,10 @@ static int read_merges(struct tokenizer *t, const struct gguf *g, struct err *er
         }
         struct bytes left = {m.p, (size_t)(space - m.p)};
         struct bytes right = {space + 1, m.n - left.n - 1};
-        rc = bpe_add_merge(&t->bpe, &t->vocab, left, right, true, err);
+        rc = bpe_add_merge(&t->bpe, &t->vocab, left, right, err);
     }
+    if (rc == 0)
+        rc = bpe_end_merges(&t->bpe, &t->vocab, err);
     xfree(merges);
     return rc < 0 ? err_ctx(err, KEY("merges")) : 0;
 }

@@ -73,11 +73,12 @@ static int read_merges(struct tokenizer *t, yyjson_val *merges, struct err *err)
         if (!read_pair(m, &left, &right))
             return err_set(err, SV_E_INVALID, "model.merges: entry %u is no pair of texts",
                            t->bpe.n);
-        int rc = bpe_add_merge(&t->bpe, &t->vocab, left, right, false, err);
+        int rc = bpe_add_merge(&t->bpe, &t->vocab, left, right, err);
         if (rc < 0)
             return err_ctx(err, "model.merges");
     }
-    return 0;
+    int rc = bpe_end_merges(&t->bpe, &t->vocab, err);
+    return rc < 0 ? err_ctx(err, "model.merges") : 0;
 }
 
 // A text of the model that may be null or absent. Empty is the same as absent.

@@ -22,17 +22,20 @@ enum { // flags of an id
 struct vocab_slot {
     uint32_t hash, id;
 };
+struct vocab_text {
+    uint32_t begin, length; // in texts
+};
 
 struct vocab {
     struct buf texts;         // all, one after the other
-    uint32_t *begin;          // owned; of id, in texts
-    uint32_t *length;         // owned
+    struct vocab_text *at;    // owned; by id
     uint8_t *flags;           // owned; VOCAB_*
     uint8_t *byte;            // owned
     uint32_t n, room;         // ids; one more than the highest that was set, and room for them
     uint32_t longest;         // bytes
     struct vocab_slot *slots; // owned; open addressing, id UINT32_MAX is free
     uint32_t mask, used;
+    uint64_t seed; // of the hash, random: nobody chooses texts that collide
 };
 
 void vocab_init(struct vocab *v, uint32_t ids, size_t bytes); // a first guess at both
@@ -41,14 +44,28 @@ void vocab_finish(struct vocab *v);
 // SV_E_INVALID: the id or the text is taken, or over a bound.
 int vocab_set(struct vocab *v, int64_t id, const char *text, size_t n, struct err *err);
 
+uint32_t vocab_hash(const struct vocab *v, const char *text, size_t n);
+int32_t vocab_find_hashed(const struct vocab *v, uint32_t hash, const char *text, size_t n);
 int32_t vocab_find(const struct vocab *v, const char *text, size_t n); // -1: none
 static inline struct bytes vocab_text(const struct vocab *v, int32_t id)
 {
     if (id < 0 || (uint32_t)id >= v->n || !(v->flags[id] & VOCAB_SET))
         return (struct bytes){"", 0};
-    return (struct bytes){v->texts.data + v->begin[id], v->length[id]};
+    return (struct bytes){v->texts.data + v->at[id].begin, v->at[id].length};
 }
 static inline bool vocab_has(const struct vocab *v, int32_t id, uint8_t flag)
 {
     return id >= 0 && (uint32_t)id < v->n && v->flags[id] & flag;
+}
+
+// For many look-ups at a time: brings what the next step of vocab_find_hashed reads into the cache.
+static inline void vocab_prefetch_slot(const struct vocab *v, uint32_t hash)
+{
+    __builtin_prefetch(&v->slots[hash & v->mask]);
+}
+static inline void vocab_prefetch_text(const struct vocab *v, uint32_t hash)
+{
+    uint32_t id = v->slots[hash & v->mask].id;
+    if (id < v->n)
+        __builtin_prefetch(&v->at[id]);
 }
