@@ -67,6 +67,12 @@ void file_prefetch(const struct file_map *m)
         madvise((void *)(uintptr_t)m->p, m->n, MADV_WILLNEED);
 }
 
+void file_forget(const struct file_map *m)
+{
+    if (m->p)
+        madvise((void *)(uintptr_t)m->p, m->n, MADV_DONTNEED);
+}
+
 // Up to one byte more than `size`, to see that the file did not grow meanwhile.
 static int read_all(int fd, const char *path, size_t size, struct buf *out, struct err *err)
 {

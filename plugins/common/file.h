@@ -23,6 +23,7 @@ struct file_map {
 int file_map(const char *path, uint64_t max, struct file_map *ret, struct err *err);
 void file_unmap(struct file_map *m);
 void file_prefetch(const struct file_map *m); // asks the system to begin reading all of it
+void file_forget(const struct file_map *m);   // its pages leave this process until they are read
 
 // Appends the file to *out.
 int file_read(const char *path, size_t max, struct buf *out, struct err *err);

@@ -190,6 +190,12 @@ void tensors_prefetch(const struct tensors *t)
         file_prefetch(t->map[i]);
 }
 
+void tensors_forget(const struct tensors *t)
+{
+    for (uint32_t i = 0; i < t->n_maps; i++)
+        file_forget(t->map[i]);
+}
+
 struct tensor_label tensor_label(const char *p, size_t n)
 {
     struct tensor_label l = {{0}};

@@ -56,6 +56,7 @@ const struct tensor *tensors_find(const struct tensors *t, const char *name); //
 const char *tensors_path(const struct tensors *t);
 uint64_t tensors_bytes(const struct tensors *t); // of all data
 void tensors_prefetch(const struct tensors *t);  // asks the system to begin reading the files
+void tensors_forget(const struct tensors *t);    // not read for now: leaves this process's memory
 
 /*
  * For readers of a format: map files, add what they hold, seal. Then nothing changes any more.

@@ -7,9 +7,13 @@
  *   model_plan    exact bytes that model_load will take, with the parts
  *   model_load    weights to the backend, session, programs
  *
- * Owner   model_close frees what either made. The backend table and device are the caller's and
- * outlive it. Thread  one at a time.
+ * Owner   model_close frees what the three made; weights, session and programs go with the device,
+ *         which is the caller's, as is the backend's table. Either may go first, but nothing is
+ *         launched after model_close.
+ * Once    model_load succeeds at most once for a model.
+ * Thread  one at a time.
  */
+#include "base/buf.h"
 #include "kernels/kernels.h"
 #include "llm/spec.h"
 
@@ -25,7 +29,8 @@ const struct spec *model_spec(const struct model *m);
 const char *model_path(const struct model *m);
 // Made anew; the caller's.
 int model_tokenizer(const struct model *m, struct tokenizer **ret, struct err *err);
-// The chat template's source; n = 0: the model has none.
+// The chat template's source, the model's; n = 0: it has none. GGUF: tokenizer.chat_template; a
+// folder: chat_template.jinja, else chat_template of tokenizer_config.json, of several "default".
 struct bytes model_template(const struct model *m);
 // Every tensor the model needs is there, of the right shape, in a type a backend may have.
 int model_check(const struct model *m, struct err *err);
@@ -51,3 +56,4 @@ int model_load(struct model *m, const sv_kernels *k, sv_dev *dev, const sv_dev_o
 sv_session *model_session(const struct model *m);
 // The program for a batch of that many tokens and rows.
 sv_program *model_program(const struct model *m, uint32_t n_tokens, uint32_t n_rows);
+uint32_t model_blocks(const struct model *m); // KV blocks of the session
