@@ -197,12 +197,15 @@ static void multiply(struct share *s)
                    p->m->rows);
 }
 
-static void random_bytes(uint8_t *p, size_t n)
+// Scales and floats below 1, none of them subnormal.
+static void random_bytes(uint8_t *p, size_t n, uint32_t dtype)
 {
     uint64_t s = 1;
     for (size_t i = 0; i < n; i++) {
         s = s * 6364136223846793005 + 1442695040888963407;
-        p[i] = (uint8_t)(s >> 56) & 0x3f; // as a scale or a float: small and finite
+        uint8_t byte = (uint8_t)(s >> 56);
+        bool top = dtype == SV_F32 ? i % 4 == 3 : i % 2 == 1;
+        p[i] = dtype > SV_BF16 ? byte & 0x3f : top ? 0x3c : byte;
     }
 }
 
@@ -211,7 +214,7 @@ static void product_init(struct product *p, uint32_t dtype, uint64_t rows, uint6
     sv_dtype_info info = sv_dtype(dtype);
     size_t stored = rows * cols / info.elements * info.bytes;
     uint8_t *data = malloc(stored);
-    random_bytes(data, stored);
+    random_bytes(data, stored, dtype);
     uint64_t bytes = matrix_bytes(options.isa, options.act, dtype, rows, cols);
     p->copies = (size_t)(BYTES / bytes + 1);
     p->m = calloc(p->copies, sizeof *p->m);

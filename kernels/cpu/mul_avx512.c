@@ -110,12 +110,9 @@ INLINE uint64_t super_bytes(enum quant_scale kind)
     return kind == QUANT_DS_DMO ? 64 : kind == QUANT_DS ? 32 : 0;
 }
 
-// Few tokens: memory decides. Tiles follow one another, so this reaches into the next one; past the
-// end it does nothing.
-INLINE void prefetch(const uint8_t *p, uint64_t bytes, int T)
+// Tiles follow one another, so this reaches into the next one; past the end it does nothing.
+INLINE void prefetch(const uint8_t *p, uint64_t bytes)
 {
-    if (T > 4)
-        return;
     for (uint64_t i = 0; i < bytes; i += 64)
         _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
 }
@@ -148,6 +145,63 @@ INLINE __mmask16 rows_mask(const struct matrix *m, uint64_t tile)
     return left >= MATRIX_TILE ? 0xffff : (__mmask16)((1u << left) - 1);
 }
 
+// The exact sums of a block for one token: of the high and low parts, and again of the second half
+// where scales are of 16 columns.
+struct sums {
+    __m512i high[2], low[2];
+};
+
+INLINE struct sums sums_start(const struct operand_block *block, enum quant_scale kind)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    if (kind == QUANT_DM || kind == QUANT_DS_DMO)
+        return (struct sums){{zero, zero}, {zero, zero}};
+    return (struct sums){
+        {zero, zero},
+        {broadcast4(&block->start[0]), kind == QUANT_DS ? broadcast4(&block->start[1]) : zero}};
+}
+
+INLINE __m512i sums_total(const struct sums *s, int half, bool split)
+{
+    return split ? _mm512_add_epi32(_mm512_slli_epi32(s->high[half], 8), s->low[half])
+                 : s->low[half];
+}
+
+// Products of groups v (w[0]) and v + 4 (w[1]); x: the token's integers from group v on.
+INLINE void sums_add(struct sums *s, const __m512i w[2], const char *x, enum quant_scale kind,
+                     bool split)
+{
+    const int second = kind == QUANT_DS;
+    const char *low = split ? x + FORM_BLOCK : x;
+    if (split)
+        s->high[0] = _mm512_dpbusd_epi32(s->high[0], w[0], broadcast4(x));
+    s->low[0] = _mm512_dpbusd_epi32(s->low[0], w[0], broadcast4(low));
+    if (split)
+        s->high[second] = _mm512_dpbusd_epi32(s->high[second], w[1], broadcast4(x + 16));
+    s->low[second] = _mm512_dpbusd_epi32(s->low[second], w[1], broadcast4(low + 16));
+}
+
+INLINE __m512 sums_scaled(__m512 acc, const struct sums *sums, const struct scales *s,
+                          const struct operand_block *block, enum quant_scale kind, bool split)
+{
+    const __m512 scale = _mm512_set1_ps(block->scale), sum = _mm512_set1_ps(block->sum);
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums_total(sums, 0, split)),
+                          _mm512_mul_ps(s->first, scale), acc);
+    if (kind == QUANT_DS)
+        acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums_total(sums, 1, split)),
+                              _mm512_mul_ps(s->second, scale), acc);
+    if (kind == QUANT_DM)
+        acc = _mm512_fmadd_ps(s->offset, sum, acc);
+    if (kind == QUANT_DS_DMO)
+        acc = _mm512_fnmadd_ps(s->offset, sum, acc);
+    return acc;
+}
+
+INLINE void store(const struct job *j, uint64_t tile, size_t t, __m512 sum)
+{
+    _mm512_mask_storeu_ps(j->y + t * j->y_stride + tile * MATRIX_TILE, rows_mask(j->m, tile), sum);
+}
+
 // One tile with T tokens from t0 on, in integers.
 INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, int T, bool nibbles,
                           enum quant_scale kind, bool split)
@@ -166,56 +220,24 @@ INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, int T, 
             super = p;
             p += super_bytes(kind);
         }
-        prefetch(p, block_bytes(nibbles, kind), T);
-        __m512i high[TOKENS_MAX], low[TOKENS_MAX], high2[TOKENS_MAX], low2[TOKENS_MAX];
-        bool offset = kind == QUANT_DM || kind == QUANT_DS_DMO;
-        for (int t = 0; t < T; t++) {
-            high[t] = high2[t] = _mm512_setzero_si512();
-            low[t] =
-                offset ? _mm512_setzero_si512() : broadcast4(&block_of(x[t] + b * step)->start[0]);
-            low2[t] = kind == QUANT_DS ? broadcast4(&block_of(x[t] + b * step)->start[1])
-                                       : _mm512_setzero_si512();
-        }
+        prefetch(p, block_bytes(nibbles, kind));
+        struct sums sums[TOKENS_MAX];
+        for (int t = 0; t < T; t++)
+            sums[t] = sums_start(block_of(x[t] + b * step), kind);
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
             __m512i w[2];
             integers_at(nibbles, p, v, w);
-            for (int t = 0; t < T; t++) {
-                const char *at = x[t] + b * step + sizeof(struct operand_block) + v * 4;
-                __m512i *l2 = kind == QUANT_DS ? &low2[t] : &low[t];
-                __m512i *h2 = kind == QUANT_DS ? &high2[t] : &high[t];
-                if (split) {
-                    high[t] = _mm512_dpbusd_epi32(high[t], w[0], broadcast4(at));
-                    low[t] = _mm512_dpbusd_epi32(low[t], w[0], broadcast4(at + 32));
-                    *h2 = _mm512_dpbusd_epi32(*h2, w[1], broadcast4(at + 16));
-                    *l2 = _mm512_dpbusd_epi32(*l2, w[1], broadcast4(at + 48));
-                } else {
-                    low[t] = _mm512_dpbusd_epi32(low[t], w[0], broadcast4(at));
-                    *l2 = _mm512_dpbusd_epi32(*l2, w[1], broadcast4(at + 16));
-                }
-            }
+            for (int t = 0; t < T; t++)
+                sums_add(&sums[t], w, x[t] + b * step + sizeof(struct operand_block) + v * 4, kind,
+                         split);
         }
         struct scales s = scales_at(kind, p + (nibbles ? 256 : 512), super);
-        for (int t = 0; t < T; t++) {
-            __m512 scale = _mm512_set1_ps(block_of(x[t] + b * step)->scale);
-            __m512i n = split ? _mm512_add_epi32(_mm512_slli_epi32(high[t], 8), low[t]) : low[t];
-            acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(n), _mm512_mul_ps(s.first, scale), acc[t]);
-            if (kind == QUANT_DS) {
-                n = split ? _mm512_add_epi32(_mm512_slli_epi32(high2[t], 8), low2[t]) : low2[t];
-                acc[t] =
-                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(n), _mm512_mul_ps(s.second, scale), acc[t]);
-            }
-            if (kind == QUANT_DM)
-                acc[t] = _mm512_fmadd_ps(s.offset, _mm512_set1_ps(block_of(x[t] + b * step)->sum),
-                                         acc[t]);
-            if (kind == QUANT_DS_DMO)
-                acc[t] = _mm512_fnmadd_ps(s.offset, _mm512_set1_ps(block_of(x[t] + b * step)->sum),
-                                          acc[t]);
-        }
+        for (int t = 0; t < T; t++)
+            acc[t] = sums_scaled(acc[t], &sums[t], &s, block_of(x[t] + b * step), kind, split);
     }
     for (int t = 0; t < T; t++)
-        _mm512_mask_storeu_ps(j->y + (t0 + (size_t)t) * j->y_stride + tile * MATRIX_TILE,
-                              rows_mask(j->m, tile), acc[t]);
+        store(j, tile, t0 + (size_t)t, acc[t]);
 }
 
 // The same with f32 activations: each weight is made as the type defines it.
@@ -236,7 +258,7 @@ INLINE void tile_dequantised(const struct job *j, uint64_t tile, size_t t0, int 
             super = p;
             p += super_bytes(kind);
         }
-        prefetch(p, block_bytes(nibbles, kind), T);
+        prefetch(p, block_bytes(nibbles, kind));
         struct scales s = scales_at(kind, p + (nibbles ? 256 : 512), super);
         for (int g = 0; g < 8; g++) {
             __m512i pair[2];
@@ -257,8 +279,7 @@ INLINE void tile_dequantised(const struct job *j, uint64_t tile, size_t t0, int 
         }
     }
     for (int t = 0; t < T; t++)
-        _mm512_mask_storeu_ps(j->y + (t0 + (size_t)t) * j->y_stride + tile * MATRIX_TILE,
-                              rows_mask(j->m, tile), acc[t]);
+        store(j, tile, t0 + (size_t)t, acc[t]);
 }
 
 // Two columns of a float tile.
@@ -290,8 +311,11 @@ INLINE void float_tiles(const struct job *j, uint64_t tile, size_t t0, int R, in
     uint64_t cols = j->m->cols, pairs = cols / 2;
     for (uint64_t k = 0; k < pairs; k++) {
         __m512 w[4][2];
-        for (int r = 0; r < R; r++)
-            floats_at(form, p + (uint64_t)r * j->l.tile_bytes, k, w[r]);
+        for (int r = 0; r < R; r++) {
+            const uint8_t *part = p + (uint64_t)r * j->l.tile_bytes;
+            prefetch(part + k * (form == FORM_F32 ? 128 : 64), form == FORM_F32 ? 128 : 64);
+            floats_at(form, part, k, w[r]);
+        }
         for (int i = 0; i < 2; i++)
             for (int t = 0; t < T; t++) {
                 __m512 one = _mm512_set1_ps(x[t][2 * k + (uint64_t)i]);
@@ -311,9 +335,7 @@ INLINE void float_tiles(const struct job *j, uint64_t tile, size_t t0, int R, in
         }
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++)
-            _mm512_mask_storeu_ps(j->y + (t0 + (size_t)t) * j->y_stride +
-                                      (tile + (uint64_t)r) * MATRIX_TILE,
-                                  rows_mask(j->m, tile + (uint64_t)r), acc[r][t]);
+            store(j, tile + (uint64_t)r, t0 + (size_t)t, acc[r][t]);
 }
 
 typedef void tile_fn(const struct job *, uint64_t tile, size_t t0);
