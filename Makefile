@@ -55,7 +55,7 @@ points: all $(VENV)/ready ## the scenarios of tests/e2e/test_point*.py in full s
 	SALVER_BUILD=$(BUILD) tests/e2e/points.sh $(VENV)/bin/python $(PYTEST_ARGS)
 
 fmt: ## format every C file
-	git ls-files '*.c' '*.h' '*.cc' | xargs clang-format -i
+	git ls-files '*.c' '*.h' '*.cc' '*.cu' | xargs clang-format -i
 
 lint: all ## format, clang-tidy on what changed, SPDX lines, sizes, arrows
 	lint/all.sh $(BUILD)

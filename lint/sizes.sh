@@ -4,7 +4,7 @@
 # kernels.h, which are manuals too, below 500).
 set -eu
 
-git ls-files '*.c' '*.h' '*.py' '*.sh' | {
+git ls-files '*.c' '*.cu' '*.h' '*.py' '*.sh' | {
     bad=0
     while read -r file; do
         case $file in

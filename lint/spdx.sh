@@ -3,7 +3,7 @@
 # Every source file says its licence within its first two lines; plugin.h alone is MIT.
 set -eu
 
-git ls-files '*.c' '*.h' '*.cc' '*.def' '*.py' '*.sh' '*.cmake' '*.in' '*CMakeLists.txt' Makefile run \
+git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.def' '*.py' '*.sh' '*.cmake' '*.in' '*CMakeLists.txt' Makefile run \
     .ci/run | {
     bad=0
     while read -r file; do

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device.h"
+#include "program.h"
+#include "session.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int fail(char *why, int code, const char *fmt, ...)
+{
+    va_list ap;
+    if (!why)
+        return code;
+    va_start(ap, fmt);
+    vsnprintf(why, SV_WHY_MAX, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+bool cuda_ok(cudaError_t e, const char *what, char *why)
+{
+    if (e == cudaSuccess)
+        return true;
+    fail(why, 0, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+    return false;
+}
+
+static void *keep(sv_dev *d, void *p, bool pinned)
+{
+    allocation *a = (allocation *)calloc(1, sizeof *a);
+    if (!a)
+        abort();
+    *a = {d->allocations, p, pinned};
+    d->allocations = a;
+    return p;
+}
+
+void *device_alloc(sv_dev *d, uint64_t bytes, char *why)
+{
+    void *p = NULL;
+    char what[64];
+    snprintf(what, sizeof what, "cudaMalloc of %llu bytes", (unsigned long long)bytes);
+    if (!cuda_ok(cudaMalloc(&p, bytes), what, why))
+        return NULL;
+    keep(d, p, false);
+    return cuda_ok(cudaMemsetAsync(p, 0, bytes, d->stream), "cudaMemset", why) ? p : NULL;
+}
+
+void *device_alloc_pinned(sv_dev *d, uint64_t bytes, char *why)
+{
+    void *p = NULL;
+    if (!cuda_ok(cudaMallocHost(&p, bytes), "cudaMallocHost", why))
+        return NULL;
+    memset(p, 0, bytes);
+    return keep(d, p, true);
+}
+
+static void device_close(sv_dev *d)
+{
+    if (!d)
+        return;
+    cudaSetDevice(d->index);
+    if (d->stream)
+        cudaStreamSynchronize(d->stream);
+    sessions_free(d);
+    weights_free(d);
+    while (d->allocations) {
+        allocation *a = d->allocations;
+        d->allocations = a->next;
+        if (a->pinned)
+            cudaFreeHost(a->p);
+        else
+            cudaFree(a->p);
+        free(a);
+    }
+    if (d->lt)
+        cublasLtDestroy(d->lt);
+    if (d->stream)
+        cudaStreamDestroy(d->stream);
+    free(d);
+}
+
+static int device_open(const sv_dev_options *o, sv_dev **ret, char *why)
+{
+    sv_dev *d = (sv_dev *)calloc(1, sizeof *d);
+    if (!d)
+        return fail(why, -507, "no memory");
+    d->index = o->index;
+    if (!cuda_ok(cudaSetDevice(d->index), "cudaSetDevice", why) ||
+        !cuda_ok(cudaGetDeviceProperties(&d->prop, d->index), "cudaGetDeviceProperties", why) ||
+        !cuda_ok(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "cudaStreamCreate",
+                 why) ||
+        !(d->workspace = device_alloc(d, GEMM_WORKSPACE, why))) {
+        device_close(d);
+        return -599;
+    }
+    if (d->prop.major < 8) {
+        int code =
+            fail(why, -400, "GPU %d (%s) has compute capability %d.%d; 8.0 at least is needed",
+                 d->index, d->prop.name, d->prop.major, d->prop.minor);
+        device_close(d);
+        return code;
+    }
+    cublasStatus_t s = cublasLtCreate(&d->lt);
+    if (s != CUBLAS_STATUS_SUCCESS) {
+        device_close(d);
+        return fail(why, -599, "cublasLtCreate failed with status %d", (int)s);
+    }
+    snprintf(d->about, sizeof d->about, "%.128s, %d SMs, bf16 weights and activations, f32 sums",
+             d->prop.name, d->prop.multiProcessorCount);
+    *ret = d;
+    return 0;
+}
+
+static const char *device_about(const sv_dev *d)
+{
+    return d->about;
+}
+
+extern "C" SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
+    sizeof(sv_kernels), SV_KERNELS_VERSION, "cuda",          2,
+    device_open,        device_close,       device_about,    weight_bytes,
+    session_bytes,      block_bytes,        weight_make,     session_make,
+    session_buffer,     program_buckets,    program_record,  program_embed,
+    program_qkv,        program_attend,     program_project, program_gate_up,
+    program_head,       program_ready,      session_slot,    session_batch,
+    program_launch,     session_collect,    session_logits,
+};

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * device - what the CUDA backend's parts share: handles, and one shape of failure.
+ *
+ * Numbers  weights bf16 (f16 where stored so); the residual stream f32, other activations bf16;
+ * sums f32. Memory   every buffer is counted before it is made (weight_bytes, session_bytes) and
+ * allocated by device_alloc alone; nothing allocates or waits between launch and collect. Stream
+ * one for a device; steps, slot updates and copies are ordered by it.
+ */
+#include "kernels/kernels.h"
+
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+enum { CUDA_LISTS_MAX = 4096, GEMM_WORKSPACE = 32 << 20 }; // numbers in a list of a slot; bytes
+
+using bf16 = __nv_bfloat16;
+
+struct allocation {
+    allocation *next;
+    void *p;
+    bool pinned;
+};
+
+struct sv_dev {
+    int index;
+    cudaStream_t stream;
+    cublasLtHandle_t lt;
+    void *workspace;         // GEMM_WORKSPACE bytes
+    allocation *allocations; // owned, of everything on this device
+    sv_weight *weights;
+    sv_session *sessions;
+    cudaDeviceProp prop;
+    char about[256];
+};
+
+struct sv_weight {
+    sv_weight *next;
+    sv_dev *dev;
+    uint32_t role, n_parts;
+    uint64_t rows, cols, part_rows[SV_PARTS_MAX];
+    bf16 *data;    // [rows, cols]; a vector: NULL
+    float *bias;   // [rows], NULL: none
+    float *vector; // SV_VECTOR: [cols]
+};
+
+// Whether the call worked; else fills why with the call's name and CUDA's text.
+bool cuda_ok(cudaError_t e, const char *what, char *why);
+int fail(char *why, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void *device_alloc(sv_dev *d, uint64_t bytes, char *why);        // zeroed; NULL with why
+void *device_alloc_pinned(sv_dev *d, uint64_t bytes, char *why); // zeroed
+
+uint64_t weight_bytes(const sv_dev_options *, const sv_weight_desc *);
+int weight_make(sv_dev *, const sv_weight_desc *, sv_weight **ret, char *why);
+void weights_free(sv_dev *d);
+
+static inline uint64_t round_up(uint64_t n, uint64_t to)
+{
+    return (n + to - 1) / to * to;
+}

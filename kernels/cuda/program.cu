@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Powers of two: the GEMV has a kernel for each small one, and padding costs less than twice.
+uint32_t program_buckets(const sv_session *s, uint32_t tokens[SV_BUCKETS_MAX])
+{
+    uint32_t n = 0, most = s->limits.max_tokens;
+    for (uint32_t m = 1; m < most && n < SV_BUCKETS_MAX - 1; m *= 2)
+        tokens[n++] = m;
+    tokens[n++] = most;
+    return n;
+}
+
+static void failed(sv_program *p, int code, const char *block, const char *text)
+{
+    if (p->code < 0)
+        return;
+    p->code = code;
+    fail(p->why, code, "%s: %s", block, text);
+}
+
+static void check(sv_program *p, cudaError_t e, const char *block)
+{
+    if (e != cudaSuccess)
+        failed(p, e == cudaErrorNotSupported ? -400 : -599, block, cudaGetErrorString(e));
+}
+
+int program_record(sv_session *s, uint32_t max_tokens, sv_program **ret, char *why)
+{
+    if (max_tokens == 0 || max_tokens > s->limits.max_tokens)
+        return fail(why, -400, "a program of %u tokens; the session has %u", max_tokens,
+                    s->limits.max_tokens);
+    sv_program *p = (sv_program *)calloc(1, sizeof *p);
+    if (!p)
+        return fail(why, -507, "no memory");
+    p->next = s->programs;
+    s->programs = p;
+    p->session = s;
+    p->max_tokens = max_tokens;
+    p->max_rows = max_tokens < s->limits.max_rows ? max_tokens : s->limits.max_rows;
+    p->stream = s->dev->stream;
+    if (!cuda_ok(cudaStreamBeginCapture(p->stream, cudaStreamCaptureModeRelaxed),
+                 "cudaStreamBeginCapture", why))
+        return -599;
+    prepare_run(s->v, p->stream);
+    *ret = p;
+    return 0;
+}
+
+int program_embed(sv_program *p, const sv_weight *table, float scale, sv_buf *x)
+{
+    if (!table->data || table->cols != x->cols || table->rows < p->session->limits.vocab)
+        failed(p, -400, "embed", "the table does not fit the buffer or the vocabulary");
+    if (p->code < 0)
+        return p->code;
+    x->f32 = true;
+    embed_run(p->session->v, table, scale, (float *)x->data, p->max_tokens, p->stream);
+    check(p, cudaGetLastError(), "embed");
+    return p->code;
+}
+
+static void norm(sv_program *p, const sv_norm *n, const sv_buf *x, bool rows, uint32_t m)
+{
+    norm_run(p->session->v, (const float *)x->data, n->w ? n->w->vector : NULL, n->eps, n->offset,
+             p->session->normed, (uint32_t)x->cols, m, rows, p->stream);
+}
+
+static bool norm_fits(const sv_norm *n, uint64_t cols)
+{
+    return !n->w || (n->w->vector && n->w->cols == cols);
+}
+
+// The device's copy of a rope's frequencies; programs of one session share it.
+static const rope_table *rope_of(sv_session *s, const sv_rope *r, char *why)
+{
+    float host[256];
+    for (rope_table *t = s->ropes; t; t = t->next) {
+        if (t->style != r->style || t->dims != r->dims || t->scale != r->scale)
+            continue;
+        if (cudaMemcpy(host, t->inv_freq, r->dims / 2 * sizeof(float), cudaMemcpyDeviceToHost) ==
+                cudaSuccess &&
+            memcmp(host, r->inv_freq, r->dims / 2 * sizeof(float)) == 0)
+            return t;
+    }
+    rope_table *t = (rope_table *)calloc(1, sizeof *t);
+    if (!t)
+        return NULL;
+    *t = {s->ropes, NULL, r->style, r->dims, r->scale};
+    s->ropes = t;
+    void *at = NULL;
+    if (!cuda_ok(cudaMalloc(&at, 512 * sizeof(float)), "cudaMalloc", why))
+        return NULL;
+    t->inv_freq = (float *)at;
+    return cuda_ok(cudaMemcpy(at, r->inv_freq, r->dims / 2 * sizeof(float), cudaMemcpyHostToDevice),
+                   "copy of frequencies", why)
+               ? t
+               : NULL;
+}
+
+int program_qkv(sv_program *p, const sv_qkv *b)
+{
+    sv_session *s = p->session;
+    const sv_limits *l = &s->limits;
+    uint64_t rows = (uint64_t)(l->heads + 2 * l->kv_heads) * l->head_dim;
+    if (b->layer >= l->layers || b->w->rows != rows || b->w->cols != b->x->cols || !b->x->f32 ||
+        b->q->cols != (uint64_t)l->heads * l->head_dim || !norm_fits(&b->norm, b->x->cols) ||
+        !norm_fits(&b->q_norm, l->head_dim) || !norm_fits(&b->k_norm, l->head_dim) ||
+        (b->rope && (b->rope->dims > l->head_dim || b->rope->dims % 2)))
+        failed(p, -400, "qkv", "the shapes of weight, buffers, norms or rope don't fit the limits");
+    if (p->code < 0)
+        return p->code;
+    rope_args a = {};
+    if (b->rope && b->rope->style != SV_ROPE_NONE) {
+        const rope_table *t = rope_of(s, b->rope, p->why);
+        if (!t)
+            return p->code = -507;
+        a.inv_freq = t->inv_freq;
+        a.style = t->style;
+        a.dims = t->dims;
+        a.scale = t->scale;
+    }
+    a.bias = b->w->bias;
+    a.q_norm = b->q_norm.w ? b->q_norm.w->vector : NULL;
+    a.k_norm = b->k_norm.w ? b->k_norm.w->vector : NULL;
+    a.q_eps = b->q_norm.eps;
+    a.k_eps = b->k_norm.eps;
+    a.q_offset = b->q_norm.offset;
+    a.k_offset = b->k_norm.offset;
+    norm(p, &b->norm, b->x, false, p->max_tokens);
+    gemm g = {b->w->data, s->normed, s->wide, p->max_tokens, rows, b->w->cols, false, false};
+    check(p, gemm_run(s->dev, &g, p->stream), "qkv");
+    rope_append_run(s->v, s->wide, a, (bf16 *)b->q->data, b->layer, p->max_tokens, p->stream);
+    check(p, cudaGetLastError(), "qkv");
+    return p->code;
+}
+
+int program_attend(sv_program *p, const sv_attend *b)
+{
+    const sv_limits *l = &p->session->limits;
+    uint64_t cols = (uint64_t)l->heads * l->head_dim;
+    if (b->layer >= l->layers || b->q->cols != cols || b->out->cols != cols || b->q->f32 ||
+        b->out->f32 || l->heads / l->kv_heads > 16)
+        failed(p, -400, "attend", "the shapes of the buffers don't fit the limits");
+    if (p->code < 0)
+        return p->code;
+    attend_run(p->session->v, (const bf16 *)b->q->data, (bf16 *)b->out->data, b->layer, b->window,
+               b->scale, p->max_tokens, p->stream);
+    check(p, cudaGetLastError(), "attend");
+    return p->code;
+}
+
+int program_project(sv_program *p, const sv_project *b)
+{
+    if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != b->y->cols || b->x->f32 ||
+        !b->y->f32)
+        failed(p, -400, "project", "the shapes of weight and buffers don't fit");
+    if (p->code < 0)
+        return p->code;
+    gemm g = {b->w->data, (const bf16 *)b->x->data,
+              b->y->data, p->max_tokens,
+              b->w->rows, b->w->cols,
+              true,       true};
+    check(p, gemm_run(p->session->dev, &g, p->stream), "project");
+    if (b->w->bias)
+        bias_run((float *)b->y->data, b->w->bias, (uint32_t)b->w->rows, p->max_tokens, p->stream);
+    return p->code;
+}
+
+int program_gate_up(sv_program *p, const sv_gate_up *b)
+{
+    sv_session *s = p->session;
+    if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != 2 * b->y->cols || !b->x->f32 ||
+        b->y->f32 || b->w->rows > s->wide_cols || !norm_fits(&b->norm, b->x->cols))
+        failed(p, -400, "gate_up", "the shapes of weight and buffers don't fit");
+    if (p->code < 0)
+        return p->code;
+    norm(p, &b->norm, b->x, false, p->max_tokens);
+    gemm g = {b->w->data, s->normed, s->wide, p->max_tokens, b->w->rows, b->w->cols, false, false};
+    check(p, gemm_run(s->dev, &g, p->stream), "gate_up");
+    act_run(s->wide, b->w->bias, (bf16 *)b->y->data, (uint32_t)b->y->cols, b->activation,
+            p->max_tokens, p->stream);
+    check(p, cudaGetLastError(), "gate_up");
+    return p->code;
+}
+
+int program_head(sv_program *p, const sv_head *b)
+{
+    sv_session *s = p->session;
+    if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != s->limits.vocab || !b->x->f32 ||
+        !norm_fits(&b->norm, b->x->cols))
+        failed(p, -400, "head", "the shapes of weight and buffers don't fit");
+    if (p->code < 0)
+        return p->code;
+    norm(p, &b->norm, b->x, true, p->max_rows);
+    gemm g = {b->w->data, s->normed, s->v.logits, p->max_rows, b->w->rows, b->w->cols, true, false};
+    check(p, gemm_run(s->dev, &g, p->stream), "head");
+    sample_run(s->v, p->max_rows, p->stream);
+    check(p, cudaGetLastError(), "head");
+    return p->code;
+}
+
+int program_ready(sv_program *p, char *why)
+{
+    cudaGraph_t graph = NULL;
+    cudaError_t e = cudaStreamEndCapture(p->stream, &graph);
+    if (p->code < 0)
+        fail(why, p->code, "%s", p->why);
+    else if (!cuda_ok(e, "capturing a step", why) ||
+             !cuda_ok(cudaGraphInstantiate(&p->graph, graph, 0), "cudaGraphInstantiate", why))
+        p->code = -599;
+    if (graph)
+        cudaGraphDestroy(graph);
+    return p->code;
+}
+
+int64_t program_launch(sv_program *p, const sv_batch *b)
+{
+    if (!p->graph || b->n_tokens > p->max_tokens || b->n_rows > p->max_rows)
+        return -400;
+    return session_launch(p->session, b, p->graph);
+}
+
+void programs_free(sv_session *s)
+{
+    while (s->programs) {
+        sv_program *p = s->programs;
+        s->programs = p->next;
+        if (p->graph)
+            cudaGraphExecDestroy(p->graph);
+        free(p);
+    }
+    for (rope_table *t = s->ropes; t; t = t->next)
+        cudaFree(t->inv_freq);
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * program - a recorded list of blocks, captured as one CUDA graph for a bucket of tokens.
+ */
+#include "session.h"
+
+struct op;
+struct sv_program {
+    sv_program *next;
+    sv_session *session;
+    uint32_t max_tokens, max_rows;
+    cudaGraphExec_t graph;
+    cudaStream_t stream; // being captured into
+    int code;            // of the first block that failed
+    char why[SV_WHY_MAX];
+};
+
+uint32_t program_buckets(const sv_session *, uint32_t tokens[SV_BUCKETS_MAX]);
+int program_record(sv_session *, uint32_t max_tokens, sv_program **ret, char *why);
+int program_embed(sv_program *, const sv_weight *table, float scale, sv_buf *x);
+int program_qkv(sv_program *, const sv_qkv *);
+int program_attend(sv_program *, const sv_attend *);
+int program_project(sv_program *, const sv_project *);
+int program_gate_up(sv_program *, const sv_gate_up *);
+int program_head(sv_program *, const sv_head *);
+int program_ready(sv_program *, char *why);
+int64_t program_launch(sv_program *, const sv_batch *);
+void programs_free(sv_session *s);
+
+// y[m, n] = x[m, k] w[n, k]^T (+ y): bf16 in, sums in f32; y f32 or bf16.
+struct gemm {
+    const bf16 *w, *x;
+    void *y;
+    uint64_t m, n, k;
+    bool y_f32, add;
+};
+cudaError_t gemm_run(sv_dev *, const gemm *, cudaStream_t); // capturable
+
+// Kernels; each enqueues only.
+void embed_run(const session_view &, const sv_weight *table, float scale, float *x, uint32_t m,
+               cudaStream_t);
+void prepare_run(const session_view &, cudaStream_t); // the page table's edits, token_slot
+void norm_run(const session_view &, const float *x, const float *w, float eps, float offset,
+              bf16 *y, uint32_t cols, uint32_t m, bool rows,
+              cudaStream_t); // rows: of the batch's rows
+struct rope_args {
+    const float *inv_freq;
+    uint32_t style, dims;
+    float scale;
+    const float *bias, *q_norm, *k_norm;
+    float q_eps, q_offset, k_eps, k_offset;
+};
+void rope_append_run(const session_view &, const bf16 *qkv, const rope_args &, bf16 *q,
+                     uint32_t layer, uint32_t m, cudaStream_t);
+void attend_run(const session_view &, const bf16 *q, bf16 *out, uint32_t layer, uint32_t window,
+                float scale, uint32_t m, cudaStream_t);
+void act_run(const bf16 *gate_up, const float *bias, bf16 *y, uint32_t d_ff, uint32_t activation,
+             uint32_t m, cudaStream_t);
+void bias_run(float *y, const float *bias, uint32_t cols, uint32_t m, cudaStream_t);
+void sample_run(const session_view &, uint32_t rows, cudaStream_t);

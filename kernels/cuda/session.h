@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * session - all that steps write, on the device: KV blocks, page table, slots, batch, results.
+ */
+#include "device.h"
+
+enum { BATCHES = 3 }; // pinned batches and results in turn: depth + 1
+
+// How a slot samples; lists lie behind one another in session_view.lists.
+struct slot_state {
+    float temperature, top_p, min_p, repetition, frequency, presence;
+    uint32_t top_k, logprobs, min_tokens, prompt_len;
+    uint32_t n_stop, n_bias, n_bad, limited; // limited: session_view.allowed says which ids
+    uint64_t seed;
+};
+
+// What kernels see of a session; passed by value. Counts are of the step, read on the device.
+struct session_view {
+    // Of this step, copied by launch().
+    uint32_t *counts; // n_tokens, n_seqs, n_rows, n_edits
+    int32_t *token, *pos, *seq_slot, *seq_tokens, *row_token, *row_slot, *row_want;
+    int32_t *edit_slot, *edit_index, *edit_block;
+    // Derived by the first kernel of a step.
+    int32_t *token_slot; // [max_tokens]
+    // Kept from step to step.
+    int32_t *page_table; // [max_seqs, max_pages]
+    int32_t *history;    // [max_seqs, max_context + 1]
+    int32_t *last;       // [max_seqs] sampled last
+    slot_state *slots;   // [max_seqs]
+    int32_t *lists;    // [max_seqs, 4, CUDA_LISTS_MAX]: stop ids, bias ids, biases (f32), bad words
+    uint32_t *allowed; // [max_seqs, vocab / 32]
+    void *k, *v;       // [layers][n_blocks][SV_BLOCK][kv_heads][head_dim] of kv_dtype
+    float *logits, *work; // [max_rows, vocab]: raw; processed
+    uint32_t *seen;       // [max_rows, vocab]: scratch of penalties, zero between steps
+    int32_t *out_token, *out_rank, *out_top_id;
+    float *out_logprob, *out_top_logprob;
+    uint32_t max_tokens, max_seqs, max_rows, max_context, max_pages, n_blocks;
+    uint32_t heads, kv_heads, head_dim, vocab, allowed_words, kv_dtype;
+};
+
+struct sv_buf {
+    sv_buf *next;
+    uint64_t cols;
+    void *data; // [max_tokens, cols]; room for f32
+    bool f32;   // the residual stream; others are bf16
+};
+
+struct rope_table {
+    rope_table *next;
+    float *inv_freq; // on the device
+    uint32_t style, dims;
+    float scale;
+};
+
+struct sv_session {
+    sv_session *next;
+    sv_dev *dev;
+    sv_limits limits;
+    session_view v;
+    sv_buf *buffers;
+    sv_program *programs;
+    rope_table *ropes;
+    uint64_t widths_left;
+    bf16 *normed,
+        *wide; // scratch of a step: normed rows; what a projection gives before its epilogue
+    uint64_t wide_cols;
+    void *batch_device; // counts ... row_want
+    uint64_t batch_bytes, edits_bytes, result_bytes;
+    char *batch_host[BATCHES], *result_host[BATCHES];
+    sv_batch batch[BATCHES];
+    cudaEvent_t done[BATCHES]; // of the step that used batch and result of this turn
+    char *slot_host;           // pinned staging for slot(): one update at a time
+    cudaEvent_t slot_done;
+    sv_result result;
+    int64_t launched, collected;
+    uint32_t result_rows[BATCHES];
+};
+
+uint64_t session_bytes(const sv_dev_options *, const sv_limits *);
+uint64_t block_bytes(const sv_dev_options *, const sv_limits *);
+int session_make(sv_dev *, const sv_limits *, sv_session **ret, char *why);
+int session_buffer(sv_session *, uint64_t cols, sv_buf **ret, char *why);
+void sessions_free(sv_dev *d);
+int session_slot(sv_session *, uint32_t slot, const sv_sampling *);
+sv_batch *session_batch(sv_session *);
+// The batch to the device, the page table's edits; then run(); then results to the host.
+int64_t session_launch(sv_session *, const sv_batch *, cudaGraphExec_t graph);
+int session_collect(sv_session *, int64_t ticket, const sv_result **ret, char *why);
+int session_logits(sv_session *, uint32_t row, float *out);
