@@ -18,7 +18,7 @@ enum {
 static const struct form_isa *const sets[ISAS] = {
     [ISA_SCALAR] = &form_scalar,
 #if defined(__x86_64__)
-    [ISA_AVX2] = &form_scalar,
+    [ISA_AVX2] = &form_avx2,
     [ISA_AVX512] = &form_avx512,
 #elif defined(__aarch64__)
     [ISA_NEON] = &form_scalar,

@@ -36,25 +36,18 @@ static enum mode mode_of(const struct matrix *m)
 static size_t avx512_operand_bytes(const struct matrix *m)
 {
     enum mode mode = mode_of(m);
-    if (mode == MODE_F32) // one more for the last pair
-        return ((m->cols + 1) * sizeof(float) + 63) / 64 * 64;
-    return operand_size(m->cols / FORM_BLOCK, mode == MODE_SPLIT);
+    if (mode == MODE_F32)
+        return operand_floats_size(m->cols);
+    return operand_size(m->cols / FORM_BLOCK, mode == MODE_SPLIT ? OPERAND_SPLIT : OPERAND_INT8);
 }
 
 static void avx512_operand(const struct matrix *m, const float *x, void *out)
 {
     enum mode mode = mode_of(m);
-    if (mode == MODE_F32) {
-        memset((char *)out + m->cols * sizeof *x, 0, avx512_operand_bytes(m) - m->cols * sizeof *x);
-        memcpy(out, x, m->cols * sizeof *x);
-        return;
-    }
-    operand_fill(m, x, mode == MODE_SPLIT, out);
-}
-
-INLINE const struct operand_block *block_of(const char *p)
-{
-    return (const void *)p;
+    if (mode == MODE_F32)
+        operand_floats(m, x, out);
+    else
+        operand_fill(m, x, mode == MODE_SPLIT ? OPERAND_SPLIT : OPERAND_INT8, out);
 }
 
 INLINE __m512i broadcast4(const void *p)
@@ -206,7 +199,7 @@ INLINE void store(const struct job *j, uint64_t tile, size_t t, __m512 sum)
 INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, int T, bool nibbles,
                           enum quant_scale kind, bool split)
 {
-    const uint64_t blocks = j->l.blocks, step = split ? OPERAND_SPLIT : OPERAND_INT8;
+    const uint64_t blocks = j->l.blocks, step = operand_step(split ? OPERAND_SPLIT : OPERAND_INT8);
     const uint8_t *p = form_tile(j->m, j->l.tile_bytes, tile), *super = p;
     const char *x[TOKENS_MAX];
     __m512 acc[TOKENS_MAX];
@@ -223,7 +216,7 @@ INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, int T, 
         prefetch(p, block_bytes(nibbles, kind));
         struct sums sums[TOKENS_MAX];
         for (int t = 0; t < T; t++)
-            sums[t] = sums_start(block_of(x[t] + b * step), kind);
+            sums[t] = sums_start(operand_block_at(x[t] + b * step), kind);
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
             __m512i w[2];
@@ -234,7 +227,8 @@ INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, int T, 
         }
         struct scales s = scales_at(kind, p + (nibbles ? 256 : 512), super);
         for (int t = 0; t < T; t++)
-            acc[t] = sums_scaled(acc[t], &sums[t], &s, block_of(x[t] + b * step), kind, split);
+            acc[t] =
+                sums_scaled(acc[t], &sums[t], &s, operand_block_at(x[t] + b * step), kind, split);
     }
     for (int t = 0; t < T; t++)
         store(j, tile, t0 + (size_t)t, acc[t]);

@@ -5,8 +5,7 @@
  * order  columns ascending, a product rounded and then added, as the oracle of the other kernels
  * shape  16 rows are 16 lanes, so that compilers find the vectors that a processor has
  */
-#include "cpu/form.h"
-#include "cpu/half.h"
+#include "cpu/operand.h"
 
 #include <string.h>
 
@@ -14,13 +13,7 @@ enum { TOKENS = 8 }; // that share one decoding of the weights
 
 static size_t scalar_operand_bytes(const struct matrix *m)
 {
-    return (m->cols * sizeof(float) + 63) / 64 * 64;
-}
-
-static void scalar_operand(const struct matrix *m, const float *x, void *out)
-{
-    memset(out, 0, scalar_operand_bytes(m));
-    memcpy(out, x, m->cols * sizeof *x);
+    return operand_floats_size(m->cols);
 }
 
 // Columns [k, k + n) of a tile, n <= 32, as [n][16].
@@ -86,4 +79,4 @@ static void scalar_mul(const struct matrix *m, const void *operands, size_t n, u
     }
 }
 
-const struct form_isa form_scalar = {scalar_operand_bytes, scalar_operand, scalar_mul};
+const struct form_isa form_scalar = {scalar_operand_bytes, operand_floats, scalar_mul};

@@ -5,9 +5,8 @@
  *
  * Split    16 bits are kept as two signed bytes, x = scale * (256 * high + low): products of bytes
  *          are what processors multiply fastest, and their sums are exact.
- * Layout   each block is a struct operand_block and its integers behind it: 32 high, 32 low; or 32
- * alone where there is no low part. Same     every instruction set makes the same integers of the
- * same numbers.
+ * Layout   each block is a struct operand_block and behind it its integers, by enum operand_kind.
+ * Same     every instruction set makes the same integers of the same numbers.
  */
 #include "cpu/form.h"
 #include "cpu/half.h"
@@ -23,14 +22,26 @@ struct operand_block {
                       // else [0] of all 32
 };
 
-enum {
-    OPERAND_SPLIT = sizeof(struct operand_block) + 2 * FORM_BLOCK, // bytes of a block
-    OPERAND_INT8 = sizeof(struct operand_block) + FORM_BLOCK
+enum operand_kind {
+    OPERAND_INT8,  // 32 bytes
+    OPERAND_SPLIT, // 32 high bytes, 32 low bytes
+    OPERAND_WORDS  // 16 bits: of each group of 4 columns 0, 2, 1, 3, to meet bytes of weights
+                   // widened by masking and shifting
 };
 
-static inline size_t operand_size(uint64_t blocks, bool split)
+static inline uint64_t operand_step(enum operand_kind kind) // bytes of a block
 {
-    return (blocks * (split ? OPERAND_SPLIT : OPERAND_INT8) + 63) / 64 * 64;
+    return sizeof(struct operand_block) + (kind == OPERAND_INT8 ? FORM_BLOCK : 2 * FORM_BLOCK);
+}
+
+static inline size_t operand_size(uint64_t blocks, enum operand_kind kind)
+{
+    return (blocks * operand_step(kind) + 63) / 64 * 64;
+}
+
+static inline const struct operand_block *operand_block_at(const char *p)
+{
+    return (const void *)p;
 }
 
 // The largest magnitude's bits: floats without sign are ordered as integers, and what is not finite
@@ -78,21 +89,45 @@ static inline void operand_round(const float *x, int32_t levels, const struct fo
     out->start[1] = halves ? -l->zero * sum[1] : 0;
 }
 
-static inline void operand_fill(const struct matrix *m, const float *x, bool split, void *operand)
+static inline void operand_put(const int32_t q[FORM_BLOCK], enum operand_kind kind, void *out)
+{
+    int8_t *high = out, *low = high + FORM_BLOCK;
+    int16_t *words = out;
+    for (int i = 0; i < FORM_BLOCK; i++) {
+        int8_t rest = (int8_t)(uint8_t)q[i]; // the low byte as a signed one
+        if (kind == OPERAND_WORDS) {
+            words[i / 4 * 4 + i % 2 * 2 + i % 4 / 2] = (int16_t)q[i];
+        } else if (kind == OPERAND_SPLIT) {
+            high[i] = (int8_t)((q[i] - rest) >> 8);
+            low[i] = rest;
+        } else {
+            high[i] = (int8_t)q[i];
+        }
+    }
+}
+
+static inline void operand_fill(const struct matrix *m, const float *x, enum operand_kind kind,
+                                void *operand)
 {
     struct form_layout l = form_layout(m->dtype, m->cols);
     char *at = operand;
-    for (uint64_t b = 0; b < l.blocks; b++, x += FORM_BLOCK) {
+    for (uint64_t b = 0; b < l.blocks; b++, x += FORM_BLOCK, at += operand_step(kind)) {
         int32_t q[FORM_BLOCK];
         struct operand_block *block = (void *)at;
-        operand_round(x, split ? OPERAND_LEVELS : OPERAND_LEVELS_INT8, &l, q, block);
-        int8_t *high = (int8_t *)(block + 1), *low = high + FORM_BLOCK;
-        for (int i = 0; i < FORM_BLOCK; i++) {
-            int8_t rest = split ? (int8_t)(uint8_t)q[i] : 0; // its low byte as a signed one
-            high[i] = (int8_t)(split ? (q[i] - rest) >> 8 : q[i]);
-            if (split)
-                low[i] = rest;
-        }
-        at += split ? OPERAND_SPLIT : OPERAND_INT8;
+        operand_round(x, kind == OPERAND_INT8 ? OPERAND_LEVELS_INT8 : OPERAND_LEVELS, &l, q, block);
+        operand_put(q, kind, block + 1);
     }
+}
+
+// f32 as they are, and zeros to the end.
+static inline size_t operand_floats_size(uint64_t cols)
+{
+    return (cols * sizeof(float) + 63) / 64 * 64;
+}
+
+static inline void operand_floats(const struct matrix *m, const float *x, void *operand)
+{
+    const size_t bytes = m->cols * sizeof *x;
+    memcpy(operand, x, bytes);
+    memset((char *)operand + bytes, 0, operand_floats_size(m->cols) - bytes);
 }

@@ -75,6 +75,20 @@ static uint8_t *random_rows(uint32_t dtype, uint64_t rows, uint64_t cols)
     return data;
 }
 
+// Every byte the same, but for scales of 1.
+static void fill_blocks(uint8_t *data, uint32_t dtype, uint64_t elements, uint8_t byte)
+{
+    sv_dtype_info info = sv_dtype(dtype);
+    const uint16_t one = 0x3c00;
+    for (uint64_t b = 0; b < elements / info.elements; b++) {
+        uint8_t *p = data + b * info.bytes;
+        memset(p, byte, info.bytes);
+        memcpy(p + (dtype == SV_Q6_K ? 208 : 0), &one, 2);
+        if (dtype == SV_Q4_1 || dtype == SV_Q5_1 || dtype == SV_Q4_K || dtype == SV_Q5_K)
+            memcpy(p + 2, &one, 2);
+    }
+}
+
 struct setup {
     struct matrix m;
     uint8_t *stored;
@@ -307,6 +321,37 @@ static void extreme_activations(void **state)
     }
 }
 
+// The largest integers of weights and activations, of one sign, in every place: where sums
+// overflow.
+static void largest_sums(void **state)
+{
+    (void)state;
+    enum { ROWS = 16, COLS = 256 };
+    static const float tops[] = {1, -1, 32384.0f / 32639,
+                                 -32384.0f / 32639}; // the last: low = -128
+    FOR_ALL(isa, act, dtype)
+    {
+        if (!quant_is(dtype))
+            continue;
+        struct setup s;
+        setup_init(&s, isa, act, dtype, ROWS, COLS);
+        for (int fill = 0; fill < 3; fill++) {
+            static const uint8_t fills[] = {0xff, 0x80, 0x7f};
+            fill_blocks(s.stored, dtype, ROWS * COLS, fills[fill]);
+            matrix_pack_tiles(&s.m, s.stored, 0, 1);
+            dequant(dtype, s.stored, ROWS * COLS, s.weights);
+            for (size_t t = 0; t < 4; t++) {
+                for (uint64_t k = 0; k < COLS; k++)
+                    s.x[t * COLS + k] = k % 32 == 5 ? copysignf(1, tops[t]) : tops[t];
+                matrix_operand(&s.m, s.x + t * COLS, s.operands + t * matrix_operand_bytes(&s.m));
+            }
+            set_exact(&s);
+            check_product(&s, 4);
+        }
+        setup_finish(&s);
+    }
+}
+
 static void refuses(void **state)
 {
     (void)state;
@@ -349,9 +394,13 @@ static void refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(near_double),         cmocka_unit_test(same_bits_in_any_batch),
-        cmocka_unit_test(rows_as_stored),      cmocka_unit_test(odd_columns),
-        cmocka_unit_test(extreme_activations), cmocka_unit_test(refuses),
+        cmocka_unit_test(near_double),
+        cmocka_unit_test(same_bits_in_any_batch),
+        cmocka_unit_test(rows_as_stored),
+        cmocka_unit_test(odd_columns),
+        cmocka_unit_test(extreme_activations),
+        cmocka_unit_test(largest_sums),
+        cmocka_unit_test(refuses),
     };
     for (enum isa isa = 0; isa < ISAS; isa++)
         if (!isa_here(isa))
