@@ -7,7 +7,7 @@
  * for prefill, where a tile of queries should share it order    keys by position, tile by tile: a
  * token's sum depends on nothing else oracle   tests/kernels, in double
  */
-#include "program.h"
+#include "cuda/program.h"
 
 #include <cuda_fp16.h>
 

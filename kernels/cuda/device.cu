@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "device.h"
-#include "program.h"
-#include "session.h"
+#include "cuda/device.h"
+#include "cuda/program.h"
+#include "cuda/session.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
  *
  * traffic  the weights once: 2 * n * k bytes; below GEMV_TOKENS that is all that counts
  */
-#include "program.h"
+#include "cuda/program.h"
 
 enum { GEMV_TOKENS = 8, GEMV_THREADS = 256 };
 

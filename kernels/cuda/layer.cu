@@ -6,7 +6,7 @@
  * Each reads counts on the device and does nothing beyond them, so one graph serves every batch
  * that fits its bucket. All are memory-bound: traffic is what they read and write once.
  */
-#include "program.h"
+#include "cuda/program.h"
 
 #include <cuda_fp16.h>
 

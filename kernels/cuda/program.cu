@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "program.h"
+#include "cuda/program.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 /*
  * program - a recorded list of blocks, captured as one CUDA graph for a bucket of tokens.
  */
-#include "session.h"
+#include "cuda/session.h"
 
 struct op;
 struct sv_program {

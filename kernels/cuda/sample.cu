@@ -9,7 +9,7 @@
  * over the row's logits, which stay in L2 draw     Philox4x32-10 (Salmon et al., SC 2011), key =
  * seed, counter = output number
  */
-#include "program.h"
+#include "cuda/program.h"
 
 enum { THREADS = 1024 };
 

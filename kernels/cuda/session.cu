@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "program.h"
-#include "session.h"
+#include "cuda/program.h"
+#include "cuda/session.h"
 
 #include <stdlib.h>
 #include <string.h>

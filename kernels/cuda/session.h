@@ -3,7 +3,7 @@
 /*
  * session - all that steps write, on the device: KV blocks, page table, slots, batch, results.
  */
-#include "device.h"
+#include "cuda/device.h"
 
 enum { BATCHES = 3 }; // pinned batches and results in turn: depth + 1
 

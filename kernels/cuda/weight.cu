@@ -3,7 +3,7 @@
  * weight - matrices to bf16 on the device. Types that are not bf16 are widened on the host, a piece
  * at a time through a pinned buffer; bf16 goes as it is.
  */
-#include "device.h"
+#include "cuda/device.h"
 
 #include <stdlib.h>
 #include <string.h>
