@@ -63,12 +63,17 @@ static uint64_t *slot_of(const struct bpe *b, int32_t left, int32_t right)
     return at;
 }
 
+static uint32_t rank_in(uint64_t pair)
+{
+    return (uint32_t)(pair & ((1u << RANK_BITS) - 1));
+}
+
 static uint32_t rank_of(const struct bpe *b, int32_t left, int32_t right)
 {
     if (left < 0 || right < 0)
         return NO_RANK;
     uint64_t pair = *slot_of(b, left, right);
-    return pair == FREE_PAIR ? NO_RANK : (uint32_t)(pair & ((1u << RANK_BITS) - 1));
+    return pair == FREE_PAIR ? NO_RANK : rank_in(pair);
 }
 
 static bool is_joined(const struct vocab *v, int32_t id, struct bytes left, struct bytes right)
@@ -172,6 +177,26 @@ void bpe_find_bytes(struct bpe *b, const struct vocab *v)
     }
 }
 
+void bpe_forget_special(struct bpe *b, const struct vocab *v)
+{
+    size_t size = (size_t)1 << (64 - b->shift);
+    bool any = false;
+    for (uint32_t i = 0; i < b->n; i++)
+        any |= vocab_has(v, b->made[i], VOCAB_SPECIAL);
+    if (!any)
+        return;
+    uint64_t *old = b->pairs;
+    b->pairs = xrealloc(NULL, size * sizeof *b->pairs);
+    memset(b->pairs, 0xff, size * sizeof *b->pairs);
+    for (size_t i = 0; i < size; i++) {
+        if (old[i] == FREE_PAIR || vocab_has(v, b->made[rank_in(old[i])], VOCAB_SPECIAL))
+            continue;
+        uint64_t key = old[i] >> RANK_BITS;
+        *slot_of(b, (int32_t)(key >> ID_BITS), (int32_t)(key & ((1u << ID_BITS) - 1))) = old[i];
+    }
+    xfree(old);
+}
+
 void bpe_work_finish(struct bpe_work *w)
 {
     xfree(w->symbols);
@@ -222,7 +247,7 @@ static void split_characters(const struct bpe *b, const struct vocab *v, struct 
     for (size_t i = 0, len; i < n; i += len) {
         unicode_get(word + i, n - i, &len);
         struct bytes c = decorate(b, w, (struct bytes){word + i, len}, i == 0, i + len == n);
-        int32_t id = vocab_find(v, c.p, c.n);
+        int32_t id = vocab_find_piece(v, c.p, c.n);
         if (id < 0 && b->byte_fallback && add_fallback(b, w, c))
             continue; // the reference does not end a held back unknown here either
         if (unknown && (id >= 0 || !b->fuse_unknown)) {
@@ -368,10 +393,10 @@ static int32_t find_whole(const struct bpe *b, const struct vocab *v, struct bpe
     if (!b->ignore_merges || n > v->longest)
         return -1;
     if (!b->bytes)
-        return vocab_find(v, word, n);
+        return vocab_find_piece(v, word, n);
     buf_clear(&w->text);
     bytelevel_put(&w->text, word, n);
-    return vocab_find(v, buf_head(&w->text), buf_len(&w->text));
+    return vocab_find_piece(v, buf_head(&w->text), buf_len(&w->text));
 }
 
 void bpe_encode(const struct bpe *b, const struct vocab *v, struct bpe_work *w, const char *word,

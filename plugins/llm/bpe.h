@@ -43,6 +43,8 @@ void bpe_finish(struct bpe *b);
 int bpe_add_merge(struct bpe *b, const struct vocab *v, struct bytes left, struct bytes right,
                   struct err *err);
 int bpe_end_merges(struct bpe *b, const struct vocab *v, struct err *err);
+// Takes out the merges that make special tokens: a text never becomes one. After the flags are set.
+void bpe_forget_special(struct bpe *b, const struct vocab *v);
 void bpe_find_bytes(struct bpe *b, const struct vocab *v); // fills `byte`, after the flags are set
 
 struct bpe_symbol {

@@ -52,29 +52,35 @@ static void put_lower(struct buf *out, const char *t, size_t n)
     }
 }
 
-static void put_stripped(struct buf *out, const char *t, size_t n, bool left, bool right)
+static void put_stripped(struct normalize_work *w, struct buf *out, const char *t, size_t n,
+                         bool left, bool right)
 {
     size_t begin = 0, end = n, len;
     while (left && begin < end && unicode_is_space(unicode_get(t + begin, end - begin, &len)))
         begin += len;
     while (right && end > begin && unicode_is_space(unicode_before(t, end, &len)))
         end -= len;
+    w->begins &= begin == 0;
     buf_put(out, t + begin, end - begin);
 }
 
-static void put_kept(struct buf *out, const char *t, size_t n, bool (*goes)(uint32_t c))
+static void put_kept(struct normalize_work *w, struct buf *out, const char *t, size_t n,
+                     bool (*goes)(uint32_t c))
 {
-    for (size_t i = 0, len; i < n; i += len)
+    for (size_t i = 0, len; i < n; i += len) {
         if (!goes(unicode_get(t + i, n - i, &len)))
             buf_put(out, t + i, len);
+        else if (i == 0)
+            w->begins = false;
+    }
 }
 
-static void put_replaced(const struct normalize_step *s, struct regex_state *state, struct buf *out,
+static void put_replaced(const struct normalize_step *s, struct normalize_work *w, struct buf *out,
                          const char *t, size_t n, size_t most)
 {
     size_t done = 0, from = 0, last = SIZE_MAX, begin, end, len;
     while (from <= n && buf_len(out) <= most &&
-           regex_find(s->regex, state, t, n, from, &begin, &end)) {
+           regex_find(s->regex, &w->regex, t, n, from, &begin, &end)) {
         if (begin == end && end == last) { // an empty match right behind a match is none
             len = 1;
             if (from < n)
@@ -84,12 +90,14 @@ static void put_replaced(const struct normalize_step *s, struct regex_state *sta
         }
         buf_put(out, t + done, begin - done);
         buf_put(out, s->to, s->to_n);
+        w->begins &= begin > 0 || end == 0 || s->to_n > 0;
         done = from = last = end;
     }
     buf_put(out, t + done, n - done);
 }
 
-static void put_literal(const struct normalize_step *s, struct buf *out, const char *t, size_t n)
+static void put_literal(const struct normalize_step *s, struct normalize_work *w, struct buf *out,
+                        const char *t, size_t n)
 {
     for (size_t i = 0; i < n;) {
         const char *p = memmem(t + i, n - i, s->from, s->from_n);
@@ -98,18 +106,21 @@ static void put_literal(const struct normalize_step *s, struct buf *out, const c
         if (!p)
             return;
         buf_put(out, s->to, s->to_n);
+        w->begins &= end > 0 || s->to_n > 0;
         i = end + s->from_n;
     }
 }
 
 // google/sentencepiece: src/builder.cc, the rules of nmt_nfkc beyond NFKC.
-static void put_nmt(struct buf *out, const char *t, size_t n)
+static void put_nmt(struct normalize_work *w, struct buf *out, const char *t, size_t n)
 {
     for (size_t i = 0, len; i < n; i += len) {
         uint32_t c = unicode_get(t + i, n - i, &len);
         if ((c >= 1 && c <= 8) || c == 0xb || (c >= 0xe && c <= 0x1f) || c == 0x7f || c == 0x8f ||
-            c == 0x9f)
+            c == 0x9f) {
+            w->begins &= i > 0;
             continue;
+        }
         bool space = c == 9 || c == 0xa || c == 0xc || c == 0xd || c == 0x1680 ||
                      (c >= 0x200b && c <= 0x200f) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
                      c == 0xfeff || c == 0xfffd;
@@ -117,13 +128,15 @@ static void put_nmt(struct buf *out, const char *t, size_t n)
     }
 }
 
-static void put_clean(struct buf *out, const char *t, size_t n)
+static void put_clean(struct normalize_work *w, struct buf *out, const char *t, size_t n)
 {
     for (size_t i = 0, len; i < n; i += len) {
         uint32_t c = unicode_get(t + i, n - i, &len);
         bool line = c == '\t' || c == '\n' || c == '\r';
-        if (c == 0 || c == 0xfffd || (!line && unicode_is_other(c)))
+        if (c == 0 || c == 0xfffd || (!line && unicode_is_other(c))) {
+            w->begins &= i > 0;
             continue;
+        }
         bool space = line || unicode_is_space(c);
         buf_put(out, space ? " " : t + i, space ? 1 : len);
     }
@@ -150,11 +163,11 @@ static void put_han(struct buf *out, const char *t, size_t n)
     }
 }
 
-static void put_nonspacing(struct buf *out, const char *t, size_t n)
+static void put_nonspacing(struct normalize_work *w, struct buf *out, const char *t, size_t n)
 {
     struct buf form = {0};
     nf_put(&form, t, n, false, false);
-    put_kept(out, buf_head(&form), buf_len(&form), unicode_is_nonspacing);
+    put_kept(w, out, buf_head(&form), buf_len(&form), unicode_is_nonspacing);
     buf_finish(&form);
 }
 
@@ -188,35 +201,35 @@ static void run_step(const struct normalize_step *s, struct normalize_work *w, s
         put_lower(out, t, n);
         break;
     case NORMALIZE_STRIP:
-        put_stripped(out, t, n, s->left, s->right);
+        put_stripped(w, out, t, n, s->left, s->right);
         break;
     case NORMALIZE_ACCENTS:
-        put_kept(out, t, n, unicode_is_mark);
+        put_kept(w, out, t, n, unicode_is_mark);
         break;
     case NORMALIZE_REPLACE:
         if (s->regex)
-            put_replaced(s, &w->regex, out, t, n, most);
+            put_replaced(s, w, out, t, n, most);
         else
-            put_literal(s, out, t, n);
+            put_literal(s, w, out, t, n);
         break;
     case NORMALIZE_PREPEND:
     case NORMALIZE_APPEND:
         put_around(s, out, t, n);
         break;
     case NORMALIZE_NMT:
-        put_nmt(out, t, n);
+        put_nmt(w, out, t, n);
         break;
     case NORMALIZE_CHARSMAP:
         charsmap_put(&s->map, out, t, n, s->longest);
         break;
     case NORMALIZE_CLEAN:
-        put_clean(out, t, n);
+        put_clean(w, out, t, n);
         break;
     case NORMALIZE_HAN:
         put_han(out, t, n);
         break;
     case NORMALIZE_NONSPACING:
-        put_nonspacing(out, t, n);
+        put_nonspacing(w, out, t, n);
         break;
     case NORMALIZE_BYTES:
         bytelevel_put(out, t, n);
@@ -234,6 +247,7 @@ int normalizer_run(const struct normalizer *z, const char *text, size_t n, struc
                       ? n * NORMALIZE_GROWTH + NORMALIZE_SLACK
                       : SIZE_MAX;
     buf_clear(&w->text);
+    w->begins = true;
     if (z->n == 0)
         buf_put(&w->text, text, n);
     for (uint32_t i = 0; i < z->n; i++) {

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "llm/tokenizer_parts.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct tokenizer *tokenizer_create(void)
@@ -26,6 +27,9 @@ void tokenizer_destroy(struct tokenizer *t)
     normalizer_finish(&t->normalizer);
     pretok_finish(&t->pretok);
     bpe_finish(&t->bpe);
+    spm_finish(&t->spm);
+    unigram_finish(&t->unigram);
+    wordpiece_finish(&t->wordpiece);
     xfree(t);
 }
 
@@ -62,6 +66,13 @@ static int normalize_added(struct tokenizer *t, struct err *err)
     return rc;
 }
 
+static void find_bytes(const struct vocab *v, int32_t byte[256])
+{
+    char text[8];
+    for (unsigned i = 0; i < 256; i++)
+        byte[i] = vocab_find(v, text, (size_t)snprintf(text, sizeof text, "<0x%02X>", i));
+}
+
 int tokenizer_seal(struct tokenizer *t, struct err *err)
 {
     struct pretok_step *last = t->pretok.n ? &t->pretok.steps[t->pretok.n - 1] : NULL;
@@ -69,8 +80,17 @@ int tokenizer_seal(struct tokenizer *t, struct err *err)
         if (last && last->kind == PRETOK_BYTELEVEL && can_keep_bytes(&t->bpe))
             t->bpe.bytes = last->keep_bytes = true;
         bpe_find_bytes(&t->bpe, &t->vocab);
+        bpe_forget_special(&t->bpe, &t->vocab);
     }
     int rc = normalize_added(t, err);
+    if (t->model == MODEL_SPM)
+        find_bytes(&t->vocab, t->spm.byte);
+    if (t->model == MODEL_UNIGRAM) {
+        find_bytes(&t->vocab, t->unigram.byte);
+        for (int32_t i = 0; rc == 0 && (uint32_t)i < t->vocab.n; i++)
+            if ((t->vocab.flags[i] & (VOCAB_MODEL | VOCAB_SPECIAL)) == VOCAB_MODEL)
+                rc = unigram_add(&t->unigram, &t->vocab, i, err);
+    }
     added_sort(&t->raw);
     added_sort(&t->normalized);
     added_sort(&t->trusted);

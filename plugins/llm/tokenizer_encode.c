@@ -18,6 +18,9 @@ struct encoder {
     struct normalize_work normalize;
     struct pretok_work pretok;
     struct bpe_work bpe;
+    struct spm_work spm;
+    struct unigram_work unigram;
+    struct buf spare;
     struct fragments raw, normalized;
     bool special; // may be matched after the normalizer
     struct ids *out;
@@ -29,6 +32,9 @@ static void encoder_finish(struct encoder *e)
     normalize_work_finish(&e->normalize);
     pretok_work_finish(&e->pretok);
     bpe_work_finish(&e->bpe);
+    spm_work_finish(&e->spm);
+    unigram_work_finish(&e->unigram);
+    buf_finish(&e->spare);
     fragments_finish(&e->raw);
     fragments_finish(&e->normalized);
 }
@@ -41,13 +47,32 @@ static int check_room(const struct encoder *e, struct err *err)
     return err_set(err, SV_E_TOO_LARGE, "the text has more than %zu tokens", e->most);
 }
 
+static void encode_word(struct encoder *e, const char *word, size_t n)
+{
+    const struct tokenizer *t = e->t;
+    switch (t->model) {
+    case MODEL_BPE:
+        bpe_encode(&t->bpe, &t->vocab, &e->bpe, word, n, e->out);
+        break;
+    case MODEL_SPM:
+        spm_encode(&t->spm, &t->vocab, &e->spm, word, n, e->out);
+        break;
+    case MODEL_UNIGRAM:
+        unigram_encode(&t->unigram, &t->vocab, &e->unigram, word, n, e->out);
+        break;
+    case MODEL_WORDPIECE:
+        wordpiece_encode(&t->wordpiece, &t->vocab, &e->spare, word, n, e->out);
+        break;
+    }
+}
+
 static int encode_words(struct encoder *e, struct err *err)
 {
     const char *text = buf_head(&e->pretok.text);
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < e->pretok.n; i++) {
         struct span w = e->pretok.words[i];
-        bpe_encode(&e->t->bpe, &e->t->vocab, &e->bpe, text + w.begin, w.end - w.begin, e->out);
+        encode_word(e, text + w.begin, w.end - w.begin);
         rc = check_room(e, err);
     }
     return rc;
@@ -76,6 +101,7 @@ static int encode_text(struct encoder *e, const char *raw, size_t raw_n, bool fi
     if (rc < 0)
         return rc;
     const char *text = buf_head(&e->normalize.text);
+    first &= e->normalize.begins;
     added_split(&e->t->normalized, text, buf_len(&e->normalize.text), NULL, e->special,
                 &e->normalized);
     for (size_t i = 0; rc == 0 && i < e->normalized.n; i++) {

@@ -15,7 +15,14 @@
 
 #define KEY(name) "tokenizer.ggml." name
 
-enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4 }; // of token_type
+enum {
+    TYPE_NORMAL = 1,
+    TYPE_UNKNOWN,
+    TYPE_CONTROL,
+    TYPE_USER,
+    TYPE_UNUSED,
+    TYPE_BYTE
+}; // of token_type
 
 static int read_tokens(struct tokenizer *t, const struct gguf *g, struct err *err)
 {
@@ -36,22 +43,33 @@ static int read_tokens(struct tokenizer *t, const struct gguf *g, struct err *er
     return rc < 0 ? err_ctx(err, KEY("tokens")) : 0;
 }
 
+// `types` is NULL where all are normal.
+static void use_types(struct tokenizer *t, const double *types)
+{
+    for (uint32_t i = 0; i < t->vocab.n; i++) {
+        struct added_token like = {.id = (int32_t)i};
+        double type = types ? types[i] : TYPE_NORMAL;
+        like.special = type == TYPE_CONTROL || type == TYPE_UNKNOWN;
+        if (!like.special && type != TYPE_BYTE)
+            t->vocab.flags[i] |= VOCAB_MODEL;
+        if (like.special || type == TYPE_USER)
+            tokenizer_put_added(t, &like, false);
+    }
+}
+
 static int read_types(struct tokenizer *t, const struct gguf *g, struct err *err)
 {
     uint64_t n = gguf_array_nums(g, KEY("token_type"));
-    if (n == 0)
+    if (n == 0) {
+        use_types(t, NULL);
         return 0;
+    }
     if (n != t->vocab.n)
         return err_set(err, SV_E_INVALID, KEY("token_type") " has %llu numbers for %u tokens",
                        (unsigned long long)n, t->vocab.n);
     double *types = xcalloc(n, sizeof *types);
     gguf_array_get_nums(g, KEY("token_type"), types, n);
-    for (uint64_t i = 0; i < n; i++) {
-        struct added_token like = {.id = (int32_t)i};
-        like.special = types[i] == TYPE_CONTROL || types[i] == TYPE_UNKNOWN;
-        if (like.special || types[i] == TYPE_USER)
-            tokenizer_put_added(t, &like, false);
-    }
+    use_types(t, types);
     xfree(types);
     return 0;
 }
@@ -109,6 +127,9 @@ static int read_around(struct tokenizer *t, const struct gguf *g, bool bos, bool
         return rc;
     gguf_bool(g, KEY("add_bos_token"), &bos);
     gguf_bool(g, KEY("add_eos_token"), &eos);
+    if (t->bos >= (int32_t)t->vocab.n || t->eos >= (int32_t)t->vocab.n) // where no key says which
+        return err_set(err, SV_E_INVALID, "bos is %d and eos %d; there are %u tokens", t->bos,
+                       t->eos, t->vocab.n);
     if ((bos && t->bos < 0) || (eos && t->eos < 0))
         return err_set(err, SV_E_INVALID,
                        KEY("add_%s_token") " is true, but there is no such token",
@@ -130,6 +151,8 @@ static int read_gpt2(struct tokenizer *t, const struct gguf *g, struct err *err)
         rc = read_tokens(t, g, err);
     if (rc == 0)
         rc = read_merges(t, g, err);
+    if (rc == 0)
+        rc = read_types(t, g, err);
     for (uint32_t i = 0; rc == 0 && i < GGUF_PRE_PATTERNS && pre->patterns[i]; i++)
         rc = pretok_add_regex(&t->pretok, pre->patterns[i], strlen(pre->patterns[i]), KEEP_ISOLATED,
                               false, err);
@@ -143,20 +166,238 @@ static int read_gpt2(struct tokenizer *t, const struct gguf *g, struct err *err)
     return rc;
 }
 
+// Scores into t->spm or t->unigram. For the latter the lowest of normal pieces counts.
+static int read_scores(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    uint64_t n = gguf_array_nums(g, KEY("scores"));
+    if (n != t->vocab.n)
+        return err_set(err, SV_E_INVALID, KEY("scores") " has %llu numbers for %u tokens",
+                       (unsigned long long)n, t->vocab.n);
+    double *scores = xcalloc(n, sizeof *scores);
+    gguf_array_get_nums(g, KEY("scores"), scores, n);
+    if (t->model == MODEL_SPM) {
+        t->spm.score = xcalloc(n, sizeof *t->spm.score);
+        for (uint64_t i = 0; i < n; i++)
+            t->spm.score[i] = (float)scores[i];
+        xfree(scores);
+        return 0;
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        t->unigram.score[i] = scores[i];
+        bool normal = (t->vocab.flags[i] & (VOCAB_MODEL | VOCAB_ADDED)) == VOCAB_MODEL;
+        if (normal && scores[i] < t->unigram.lowest)
+            t->unigram.lowest = scores[i];
+    }
+    xfree(scores);
+    return 0;
+}
+
+static int add_literal(struct tokenizer *t, enum normalize_kind kind, const char *from,
+                       const char *to, struct err *err)
+{
+    struct normalize_step *s;
+    int rc = normalizer_add(&t->normalizer, kind, &s, err);
+    if (rc < 0)
+        return rc;
+    s->from = xstrdup(from);
+    s->from_n = strlen(from);
+    s->to = xstrdup(to);
+    s->to_n = strlen(to);
+    return 0;
+}
+
+// SentencePiece's spaces: one before the text, and all written as U+2581.
+static int add_spaces(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    static const char mark[] = "\xe2\x96\x81";
+    struct decoder_step *s = &t->decoder.steps[t->decoder.n++];
+    bool prefix = true;
+    int rc = 0;
+    gguf_bool(g, KEY("add_space_prefix"), &prefix);
+    if (prefix)
+        rc = add_literal(t, NORMALIZE_PREPEND, "", mark, err);
+    if (rc == 0)
+        rc = add_literal(t, NORMALIZE_REPLACE, " ", mark, err);
+    *s = (struct decoder_step){.kind = DECODE_REPLACE, .from_n = 3, .to_n = 1, .to = " "};
+    memcpy(s->from, mark, 3);
+    t->decoder.bytes = BYTES_FALLBACK;
+    t->decoder.strip[0] = ' ';
+    t->decoder.strip_n = prefix;
+    return rc;
+}
+
+static int read_llama(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    t->model = MODEL_SPM;
+    t->spm.unknown = 0;
+    t->bos = 1;
+    t->eos = 2;
+    int rc = read_tokens(t, g, err);
+    if (rc == 0)
+        rc = read_scores(t, g, err);
+    if (rc == 0)
+        rc = read_types(t, g, err);
+    if (rc == 0)
+        rc = read_id(t, g, KEY("unknown_token_id"), &t->spm.unknown, err);
+    if (rc == 0)
+        rc = add_spaces(t, g, err);
+    return rc < 0 ? rc : read_around(t, g, true, false, err);
+}
+
+static int read_charsmap(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    struct normalize_step *s;
+    uint64_t n = gguf_array_nums(g, KEY("precompiled_charsmap"));
+    if (n == 0)
+        return 0;
+    if (n > CHARSMAP_MAX)
+        return err_set(err, SV_E_INVALID, KEY("precompiled_charsmap") " has %llu bytes; at most %d",
+                       (unsigned long long)n, CHARSMAP_MAX);
+    int rc = normalizer_add(&t->normalizer, NORMALIZE_CHARSMAP, &s, err);
+    if (rc < 0)
+        return rc;
+    double *numbers = xcalloc(n, sizeof *numbers);
+    unsigned char *bytes = xcalloc(n, 1);
+    gguf_array_get_nums(g, KEY("precompiled_charsmap"), numbers, n);
+    for (uint64_t i = 0; i < n; i++) // int8 or uint8
+        bytes[i] = (unsigned char)((int)(numbers[i] >= -128 && numbers[i] < 256 ? numbers[i] : 0));
+    s->longest = true;
+    rc = charsmap_init(&s->map, bytes, n, err);
+    xfree(bytes);
+    xfree(numbers);
+    return rc;
+}
+
+static int read_t5(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    struct normalize_step *s;
+    bool runs = false; // of spaces become one
+    t->model = MODEL_UNIGRAM;
+    t->eos = 1;
+    int rc = read_tokens(t, g, err);
+    if (rc < 0)
+        return rc;
+    unigram_init(&t->unigram, t->vocab.n);
+    t->unigram.single = t->unigram.byte_fallback = true;
+    t->unigram.unknown = 2;
+    rc = read_types(t, g, err);
+    if (rc == 0)
+        rc = read_scores(t, g, err);
+    if (rc == 0)
+        rc = read_id(t, g, KEY("unknown_token_id"), &t->unigram.unknown, err);
+    if (rc == 0 && (uint32_t)t->unigram.unknown >= t->vocab.n)
+        rc = err_set(err, SV_E_INVALID, "there is no " KEY("unknown_token_id"));
+    if (rc == 0)
+        rc = read_charsmap(t, g, err);
+    gguf_bool(g, KEY("remove_extra_whitespaces"), &runs);
+    if (rc == 0 && runs)
+        rc = normalizer_add(&t->normalizer, NORMALIZE_SPACES, &s, err);
+    if (rc == 0)
+        rc = add_spaces(t, g, err);
+    return rc < 0 ? rc : read_around(t, g, false, true, err);
+}
+
+// llama.cpp writes BERT's pieces as "U+2581 word" and "going on"; here they are "word" and "##going
+// on" again. Those in brackets stay as they are.
+static int read_bert_tokens(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    struct vocab old;
+    int rc = read_tokens(t, g, err);
+    if (rc < 0)
+        return rc;
+    old = t->vocab;
+    struct buf text = {0};
+    vocab_init(&t->vocab, old.n, buf_len(&old.texts) + 2 * old.n);
+    for (int32_t i = 0; rc == 0 && (uint32_t)i < old.n; i++) {
+        struct bytes piece = vocab_text(&old, i);
+        bool begins = piece.n >= 3 && memcmp(piece.p, "\xe2\x96\x81", 3) == 0;
+        bool whole = piece.n >= 2 && piece.p[0] == '[' && piece.p[piece.n - 1] == ']';
+        buf_clear(&text);
+        if (!begins && !whole)
+            buf_puts(&text, "##");
+        buf_put(&text, piece.p + (begins ? 3 : 0), piece.n - (begins ? 3 : 0));
+        rc = vocab_set(&t->vocab, i, buf_len(&text) ? buf_head(&text) : "", buf_len(&text), err);
+    }
+    buf_finish(&text);
+    vocab_finish(&old);
+    return rc < 0 ? err_ctx(err, KEY("tokens")) : 0;
+}
+
+static int add_bert_steps(struct tokenizer *t, struct err *err)
+{
+    static const enum normalize_kind kinds[] = {NORMALIZE_CLEAN, NORMALIZE_HAN,
+                                                NORMALIZE_NONSPACING, NORMALIZE_LOWER};
+    struct normalize_step *z;
+    struct pretok_step *p;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        int rc = normalizer_add(&t->normalizer, kinds[i], &z, err);
+        if (rc < 0)
+            return rc;
+    }
+    int rc = pretok_add(&t->pretok, &p, err);
+    if (rc < 0)
+        return rc;
+    *p = (struct pretok_step){.kind = PRETOK_SPLIT, .match = MATCH_SPACE, .keep = KEEP_NOT};
+    rc = pretok_add(&t->pretok, &p, err);
+    if (rc == 0)
+        *p = (struct pretok_step){
+            .kind = PRETOK_SPLIT, .match = MATCH_PUNCTUATION, .keep = KEEP_ISOLATED};
+    t->decoder.steps[0] =
+        (struct decoder_step){.kind = DECODE_WORDPIECE, .from = "##", .from_n = 2, .flag = true};
+    t->decoder.n = 1;
+    return rc;
+}
+
+// [CLS] before and [SEP] behind, by the ids that BERT has where no key says otherwise.
+static int read_bert(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    int32_t cls = 101, sep = 102;
+    t->model = MODEL_WORDPIECE;
+    t->wordpiece = (struct wordpiece){xstrdup("##"), 100, 100};
+    int rc = read_bert_tokens(t, g, err);
+    if (rc == 0)
+        rc = read_types(t, g, err);
+    if (rc == 0)
+        rc = read_id(t, g, KEY("bos_token_id"), &cls, err);
+    if (rc == 0)
+        rc = read_id(t, g, KEY("cls_token_id"), &cls, err);
+    if (rc == 0)
+        rc = read_id(t, g, KEY("seperator_token_id"), &sep, err);
+    if (rc == 0)
+        rc = read_id(t, g, KEY("unknown_token_id"), &t->wordpiece.unknown, err);
+    if (rc == 0)
+        rc = add_bert_steps(t, err);
+    if (rc < 0)
+        return rc;
+    if ((uint32_t)cls >= t->vocab.n || (uint32_t)sep >= t->vocab.n ||
+        (uint32_t)t->wordpiece.unknown >= t->vocab.n)
+        return err_set(err, SV_E_INVALID,
+                       "the ids of [CLS] (%d), [SEP] (%d) or [UNK] (%d) are no "
+                       "tokens; there are %u",
+                       cls, sep, t->wordpiece.unknown, t->vocab.n);
+    t->head[t->n_head++] = cls;
+    t->tail[t->n_tail++] = sep;
+    return 0;
+}
+
 static int read_model(struct tokenizer *t, const struct gguf *g, struct err *err)
 {
+    static const struct {
+        const char *name;
+        int (*read)(struct tokenizer *t, const struct gguf *g, struct err *err);
+    } kinds[] = {{"gpt2", read_gpt2}, {"llama", read_llama}, {"t5", read_t5}, {"bert", read_bert}};
     struct bytes model;
     if (!gguf_str(g, KEY("model"), &model))
         return err_set(err, SV_E_INVALID, "the file has no " KEY("model"));
-    int rc;
-    if (model.n == 4 && memcmp(model.p, "gpt2", 4) == 0)
-        rc = read_gpt2(t, g, err);
-    else
-        return err_set(err, SV_E_UNSUPPORTED, KEY("model") " '%.*s' is not known; gpt2 is",
-                       (int)(model.n < 40 ? model.n : 40), model.p);
-    if (rc == 0)
-        rc = read_types(t, g, err);
-    return rc < 0 ? rc : tokenizer_seal(t, err);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (model.n != strlen(kinds[i].name) || memcmp(model.p, kinds[i].name, model.n) != 0)
+            continue;
+        int rc = kinds[i].read(t, g, err);
+        return rc < 0 ? rc : tokenizer_seal(t, err);
+    }
+    return err_set(err, SV_E_UNSUPPORTED,
+                   KEY("model") " '%.*s' is not known; bert, gpt2, llama and t5 are",
+                   (int)(model.n < 40 ? model.n : 40), model.p);
 }
 
 int tokenizer_from_gguf(const struct gguf *g, struct tokenizer **ret, struct err *err)

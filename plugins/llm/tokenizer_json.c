@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * tokenizer.json of huggingface/tokenizers: the model and the added tokens. Its other parts are in
- * tokenizer_json_steps.c.
+ * tokenizer.json of huggingface/tokenizers: the added tokens. Its other parts are in
+ * tokenizer_json_*.c.
  */
 #include "llm/tokenizer_parts.h"
 
@@ -16,120 +16,6 @@ struct bytes tokenizer_json_text(yyjson_val *s)
 {
     return yyjson_is_str(s) ? (struct bytes){yyjson_get_str(s), yyjson_get_len(s)}
                             : (struct bytes){NULL, 0};
-}
-
-// {"text": id, ...}
-static int read_vocab_map(struct tokenizer *t, yyjson_val *map, struct err *err)
-{
-    yyjson_obj_iter it;
-    yyjson_val *k;
-    if (!yyjson_is_obj(map))
-        return err_set(err, SV_E_INVALID, "model.vocab is no object");
-    size_t n = yyjson_obj_size(map);
-    if (n > TOKENIZER_VOCAB)
-        return err_set(err, SV_E_INVALID, "model.vocab has %zu tokens; at most %d", n,
-                       TOKENIZER_VOCAB);
-    vocab_init(&t->vocab, (uint32_t)n + 1024, n * 8);
-    yyjson_obj_iter_init(map, &it);
-    while ((k = yyjson_obj_iter_next(&it))) {
-        yyjson_val *id = yyjson_obj_iter_get_val(k);
-        if (!yyjson_is_int(id) || yyjson_get_uint(id) > INT32_MAX)
-            return err_set(err, SV_E_INVALID, "model.vocab: the id of '%.60s' is no number of one",
-                           yyjson_get_str(k));
-        int rc =
-            vocab_set(&t->vocab, yyjson_get_sint(id), yyjson_get_str(k), yyjson_get_len(k), err);
-        if (rc < 0)
-            return err_ctx(err, "model.vocab");
-    }
-    return 0;
-}
-
-// "left right" with one space, or ["left", "right"].
-static bool read_pair(yyjson_val *m, struct bytes *left, struct bytes *right)
-{
-    if (yyjson_is_arr(m) && yyjson_arr_size(m) == 2) {
-        *left = tokenizer_json_text(yyjson_arr_get(m, 0));
-        *right = tokenizer_json_text(yyjson_arr_get(m, 1));
-        return left->p && right->p;
-    }
-    struct bytes all = tokenizer_json_text(m);
-    const char *space = all.p ? memchr(all.p, ' ', all.n) : NULL;
-    if (!space)
-        return false;
-    *left = (struct bytes){all.p, (size_t)(space - all.p)};
-    *right = (struct bytes){space + 1, all.n - left->n - 1};
-    return !memchr(right->p, ' ', right->n);
-}
-
-static int read_merges(struct tokenizer *t, yyjson_val *merges, struct err *err)
-{
-    yyjson_arr_iter it;
-    yyjson_val *m;
-    if (!yyjson_is_arr(merges) || yyjson_arr_size(merges) > BPE_MERGES)
-        return err_set(err, SV_E_INVALID, "model.merges is no array of at most %d", BPE_MERGES);
-    yyjson_arr_iter_init(merges, &it);
-    while ((m = yyjson_arr_iter_next(&it))) {
-        struct bytes left, right;
-        if (!read_pair(m, &left, &right))
-            return err_set(err, SV_E_INVALID, "model.merges: entry %u is no pair of texts",
-                           t->bpe.n);
-        int rc = bpe_add_merge(&t->bpe, &t->vocab, left, right, err);
-        if (rc < 0)
-            return err_ctx(err, "model.merges");
-    }
-    int rc = bpe_end_merges(&t->bpe, &t->vocab, err);
-    return rc < 0 ? err_ctx(err, "model.merges") : 0;
-}
-
-// A text of the model that may be null or absent. Empty is the same as absent.
-static char *copy_text(yyjson_val *model, const char *key)
-{
-    struct bytes s = tokenizer_json_text(json_get(model, key));
-    return s.n ? xstrndup(s.p, s.n) : NULL;
-}
-
-static int read_unknown(struct tokenizer *t, yyjson_val *model, int32_t *ret, struct err *err)
-{
-    struct bytes s = tokenizer_json_text(json_get(model, "unk_token"));
-    if (!s.p)
-        return 0;
-    *ret = vocab_find(&t->vocab, s.p, s.n);
-    if (*ret < 0)
-        return err_set(err, SV_E_INVALID, "model.unk_token '%.60s' is not in the vocabulary", s.p);
-    return 0;
-}
-
-static int read_bpe(struct tokenizer *t, yyjson_val *model, struct err *err)
-{
-    yyjson_val *merges = json_get(model, "merges");
-    size_t n = yyjson_is_arr(merges) ? yyjson_arr_size(merges) : 0;
-    if (json_num(model, "dropout", 0) != 0)
-        return err_set(err, SV_E_UNSUPPORTED, "model.dropout is not 0: its ids would be random");
-    int rc = read_vocab_map(t, json_get(model, "vocab"), err);
-    if (rc < 0)
-        return rc;
-    bpe_init(&t->bpe, n > BPE_MERGES ? 0 : (uint32_t)n);
-    t->bpe.prefix = copy_text(model, "continuing_subword_prefix");
-    t->bpe.suffix = copy_text(model, "end_of_word_suffix");
-    t->bpe.fuse_unknown = json_bool(model, "fuse_unk", false);
-    t->bpe.byte_fallback = json_bool(model, "byte_fallback", false);
-    t->bpe.ignore_merges = json_bool(model, "ignore_merges", false);
-    t->model = MODEL_BPE;
-    rc = read_unknown(t, model, &t->bpe.unknown, err);
-    return rc < 0 ? rc : read_merges(t, merges, err);
-}
-
-static int read_model(struct tokenizer *t, yyjson_val *model, struct err *err)
-{
-    const char *type = json_str(model, "type", NULL);
-    if (!yyjson_is_obj(model))
-        return err_set(err, SV_E_INVALID, "there is no model");
-    if (!type)
-        type =
-            json_get(model, "merges") ? "BPE" : "WordPiece"; // files from before there was a type
-    if (strcmp(type, "BPE") == 0)
-        return read_bpe(t, model, err);
-    return err_set(err, SV_E_UNSUPPORTED, "model.type '%.40s' is not known; BPE is", type);
 }
 
 static int read_added_one(struct tokenizer *t, yyjson_val *json, struct err *err)
@@ -175,7 +61,7 @@ static int read_added(struct tokenizer *t, yyjson_val *list, struct err *err)
 
 static int read_all(struct tokenizer *t, yyjson_val *root, struct err *err)
 {
-    int rc = read_model(t, json_get(root, "model"), err);
+    int rc = tokenizer_json_model(t, json_get(root, "model"), err);
     if (rc == 0)
         rc = read_added(t, json_get(root, "added_tokens"), err);
     if (rc == 0)

@@ -11,12 +11,15 @@
 #include "llm/decoder.h"
 #include "llm/normalize.h"
 #include "llm/pretok.h"
+#include "llm/spm.h"
 #include "llm/tokenizer.h"
+#include "llm/unigram.h"
 #include "llm/vocab.h"
+#include "llm/wordpiece.h"
 
 #include <yyjson.h>
 
-enum tokenizer_model { MODEL_BPE };
+enum tokenizer_model { MODEL_BPE, MODEL_SPM, MODEL_UNIGRAM, MODEL_WORDPIECE };
 
 enum { TOKENIZER_AROUND = 32 }; // ids before and behind a text
 
@@ -29,6 +32,9 @@ struct tokenizer {
     struct pretok pretok;
     enum tokenizer_model model;
     struct bpe bpe;
+    struct spm spm;
+    struct unigram unigram;
+    struct wordpiece wordpiece;
     int32_t head[TOKENIZER_AROUND], tail[TOKENIZER_AROUND];
     uint32_t n_head, n_tail;
     struct decoder decoder;
@@ -42,6 +48,7 @@ void tokenizer_put_added(struct tokenizer *t, const struct added_token *like, bo
 int tokenizer_seal(struct tokenizer *t, struct err *err);
 
 // From the parts of tokenizer.json.
+int tokenizer_json_model(struct tokenizer *t, yyjson_val *json, struct err *err);
 int tokenizer_json_normalizer(struct tokenizer *t, yyjson_val *json, struct err *err);
 int tokenizer_json_pretok(struct tokenizer *t, yyjson_val *json, struct err *err);
 int tokenizer_json_post(struct tokenizer *t, yyjson_val *json, struct err *err);

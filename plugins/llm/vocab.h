@@ -17,6 +17,7 @@ enum { // flags of an id
     VOCAB_SPECIAL = 2, // skipped by skip_special
     VOCAB_BYTE = 4,    // <0x41>: stands for one byte, vocab.byte
     VOCAB_ADDED = 8,
+    VOCAB_MODEL = 16, // the model may give it; added tokens need not be of the model
 };
 
 struct vocab_slot {
@@ -56,6 +57,13 @@ static inline struct bytes vocab_text(const struct vocab *v, int32_t id)
 static inline bool vocab_has(const struct vocab *v, int32_t id, uint8_t flag)
 {
     return id >= 0 && (uint32_t)id < v->n && v->flags[id] & flag;
+}
+
+// The same for what the model may find in a text: of the model, and not special.
+static inline int32_t vocab_find_piece(const struct vocab *v, const char *text, size_t n)
+{
+    int32_t id = vocab_find(v, text, n);
+    return id >= 0 && (v->flags[id] & (VOCAB_MODEL | VOCAB_SPECIAL)) == VOCAB_MODEL ? id : -1;
 }
 
 // For many look-ups at a time: brings what the next step of vocab_find_hashed reads into the cache.

@@ -97,5 +97,99 @@ def all_byte_level():
     byte_level("deepseek3", [*splits(r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3), plain])
 
 
+def train(tokenizer, trainer, name):
+    tokenizer.train_from_iterator(LINES, trainer)
+    save(name, tokenizer)
+    return tokenizer
+
+
+def sentencepiece_like():
+    """Llama's way of BPE, from `tokenizers` alone."""
+    t = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    t.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    names = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=names, show_progress=False, limit_alphabet=250, max_token_length=12
+    )
+    # Without words the trainer would join over spaces.
+    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    t.train_from_iterator(LINES, trainer)
+    t.pre_tokenizer = None
+    model = json.loads(t.to_str())
+    model["added_tokens"] = [a for a in model["added_tokens"] if not a["content"].startswith("<0x")]
+    t = Tokenizer.from_str(json.dumps(model))
+    t.post_processor = template(t, "<s> $A </s>")
+    save("sp_bpe", t)
+
+
+def bert():
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=30))
+    t.normalizer = normalizers.BertNormalizer()
+    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=900, special_tokens=names, show_progress=False)
+    t.train_from_iterator(LINES, trainer)
+    t.post_processor = template(t, "[CLS] $A [SEP]")
+    save("wordpiece", t)
+    t.normalizer = normalizers.Sequence([normalizers.NFKD(), normalizers.StripAccents(), normalizers.Strip()])
+    t.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.Digits(True)]
+    )
+    t.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    t.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=True)])
+    t.add_tokens([AddedToken("Everyone", single_word=True), AddedToken("FREE", normalized=True)])
+    save("wordpiece_odd", t)
+
+
+def suffixes():
+    """CLIP's end-of-word suffix, with what the older models have around it."""
+    t = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>", fuse_unk=True))
+    t.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    t.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    t.decoder = decoders.BPEDecoder("</w>")
+    names = ["<unk>", "<|begin|>", "<|end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=names, end_of_word_suffix="</w>", show_progress=False, limit_alphabet=200
+    )
+    t.train_from_iterator(LINES, trainer)
+    t.post_processor = processors.BertProcessing(("<|end|>", 2), ("<|begin|>", 1))
+    save("suffix", t)
+
+
+def unigram(name, lines, size, scheme, split, byte_fallback):
+    t = Tokenizer(models.Unigram())
+    t.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
+    t.decoder = decoders.Metaspace(prepend_scheme=scheme, split=split)
+    names = ["<s>", "</s>", "<unk>"] + ([f"<0x{i:02X}>" for i in range(256)] if byte_fallback else [])
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size, special_tokens=names, unk_token="<unk>", show_progress=False
+    )
+    t.pre_tokenizer = pre_tokenizers.Metaspace()
+    t.train_from_iterator(lines, trainer)
+    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
+    data = json.loads(t.to_str())
+    data["model"]["byte_fallback"] = byte_fallback
+    data["added_tokens"] = [a for a in data["added_tokens"] if not a["content"].startswith("<0x")]
+    if byte_fallback:
+        steps = [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=scheme, split=split)]
+        t.decoder = decoders.Sequence(steps[::-1])
+        data["decoder"] = json.loads(t.to_str())["decoder"]
+    t = Tokenizer.from_str(json.dumps(data))
+    t.post_processor = template(t, "$A </s>")
+    save(name, t)
+
+
 if __name__ == "__main__":
     all_byte_level()
+    sentencepiece_like()
+    bert()
+    suffixes()
+    unigram("unigram", LINES[:30], 1300, "always", True, False)
+    unigram("unigram_bytes", LINES[:14], 900, "first", False, True)
