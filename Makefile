@@ -15,7 +15,7 @@ PYTEST = SALVER_BUILD=$(abspath $(1)) $(abspath $(VENV))/bin/python -m pytest -n
 REPORTS = handle_segv=0:handle_abort=0:handle_sigfpe=0:handle_sigill=0:handle_sigbus=0:allow_user_segv_handler=1
 
 .PHONY: all demo examples chat test unit e2e configs bench points fmt lint install asan tsan fuzz clang ci docs \
-	docs-check cuda clean help
+	docs-check cuda neon clean help
 
 all: $(BUILD)/build.ninja ## build/salver and build/plugins/*.so
 	cmake --build $(BUILD) -j $(JOBS)
@@ -91,6 +91,9 @@ fuzz: ## each fuzz target for FUZZ_SECONDS
 	cmake --build build-fuzz -j $(JOBS) --target fuzzers
 	tests/fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
 
+neon: ## the CPU backend's unit tests for 64-bit ARM, cross-compiled, in qemu
+	tests/neon/run.sh build-neon
+
 cuda: ## the build that fails without nvcc, cuBLASLt and cuDNN
 	cmake --preset cuda
 
@@ -100,10 +103,10 @@ docs: all ## generate docs/ from the program's own tables
 docs-check: docs
 	git diff --exit-code -- docs || { echo "docs/ is stale: commit what 'make docs' wrote"; exit 1; }
 
-ci: lint docs-check cuda clang chat asan tsan fuzz ## what CI runs after `./run test`
+ci: lint docs-check cuda neon clang chat asan tsan fuzz ## what CI runs after `./run test`
 
 clean: ## all build folders of the presets; .cache/ stays
-	rm -rf build build-release build-clang build-asan build-tsan build-fuzz build-cuda
+	rm -rf build build-release build-clang build-asan build-tsan build-fuzz build-cuda build-neon
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort

@@ -3,6 +3,11 @@
 
 #include <string.h>
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 static const char *const names[ISAS] = {"scalar", "avx2", "avx512", "neon"};
 
 #if defined(__x86_64__)
@@ -29,7 +34,8 @@ bool isa_here(enum isa isa)
 #elif defined(__aarch64__)
 bool isa_here(enum isa isa)
 {
-    return isa == ISA_SCALAR || isa == ISA_NEON;
+    // With the dot products of ARMv8.2, as servers, phones and boards have had them since 2018.
+    return isa == ISA_SCALAR || (isa == ISA_NEON && getauxval(AT_HWCAP) & HWCAP_ASIMDDP);
 }
 #else
 bool isa_here(enum isa isa)

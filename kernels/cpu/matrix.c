@@ -21,7 +21,7 @@ static const struct form_isa *const sets[ISAS] = {
     [ISA_AVX2] = &form_avx2,
     [ISA_AVX512] = &form_avx512,
 #elif defined(__aarch64__)
-    [ISA_NEON] = &form_scalar,
+    [ISA_NEON] = &form_neon,
 #endif
 };
 

@@ -49,10 +49,12 @@ static size_t avx2_operand_bytes(const struct matrix *m)
 
 static void avx2_operand(const struct matrix *m, const float *x, void *out)
 {
-    if (mode_of(m) == MODE_F32)
+    struct form_layout l = form_layout(m->dtype, m->cols);
+    enum mode mode = mode_of(m);
+    if (mode == MODE_F32)
         operand_floats(m, x, out);
     else
-        operand_fill(m, x, kind_of(m), out);
+        operand_fill(&l, x, kind_of(m), out);
 }
 
 struct job {

@@ -43,11 +43,12 @@ static size_t avx512_operand_bytes(const struct matrix *m)
 
 static void avx512_operand(const struct matrix *m, const float *x, void *out)
 {
+    struct form_layout l = form_layout(m->dtype, m->cols);
     enum mode mode = mode_of(m);
     if (mode == MODE_F32)
         operand_floats(m, x, out);
     else
-        operand_fill(m, x, mode == MODE_SPLIT ? OPERAND_SPLIT : OPERAND_INT8, out);
+        operand_fill(&l, x, mode == MODE_SPLIT ? OPERAND_SPLIT : OPERAND_INT8, out);
 }
 
 INLINE __m512i broadcast4(const void *p)

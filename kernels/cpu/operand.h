@@ -106,15 +106,14 @@ static inline void operand_put(const int32_t q[FORM_BLOCK], enum operand_kind ki
     }
 }
 
-static inline void operand_fill(const struct matrix *m, const float *x, enum operand_kind kind,
+static inline void operand_fill(const struct form_layout *l, const float *x, enum operand_kind kind,
                                 void *operand)
 {
-    struct form_layout l = form_layout(m->dtype, m->cols);
     char *at = operand;
-    for (uint64_t b = 0; b < l.blocks; b++, x += FORM_BLOCK, at += operand_step(kind)) {
+    for (uint64_t b = 0; b < l->blocks; b++, x += FORM_BLOCK, at += operand_step(kind)) {
         int32_t q[FORM_BLOCK];
         struct operand_block *block = (void *)at;
-        operand_round(x, kind == OPERAND_INT8 ? OPERAND_LEVELS_INT8 : OPERAND_LEVELS, &l, q, block);
+        operand_round(x, kind == OPERAND_INT8 ? OPERAND_LEVELS_INT8 : OPERAND_LEVELS, l, q, block);
         operand_put(q, kind, block + 1);
     }
 }
