@@ -84,6 +84,18 @@ static void suffix(const struct decoder_step *s, struct buf *out, const char *t,
     buf_put(out, t, end ? n - s->from_n : n);
 }
 
+static void leading(const struct decoder_step *s, struct buf *out, const char *t, size_t n,
+                    uint8_t *state)
+{
+    bool there = n >= s->from_n && memcmp(t, s->from, s->from_n) == 0;
+    if (there && !(*state & (DECODER_TEXT | DECODER_LED))) {
+        t += s->from_n;
+        n -= s->from_n;
+        *state |= s->flag ? 0 : DECODER_LED;
+    }
+    buf_put(out, t, n);
+}
+
 static void run_step(const struct decoder_step *s, struct buf *out, const char *t, size_t n,
                      uint8_t *state)
 {
@@ -104,6 +116,9 @@ static void run_step(const struct decoder_step *s, struct buf *out, const char *
     case DECODE_STRIP:
         strip(s, out, t, n);
         break;
+    case DECODE_LEADING:
+        leading(s, out, t, n, state);
+        break;
     }
 }
 
@@ -113,9 +128,10 @@ void decoder_token(const struct decoder *d, const struct vocab *v, int32_t id, u
     struct bytes t = vocab_text(v, id);
     struct buf a = {0}, b = {0};
     bool first = !(*state & DECODER_STARTED);
+    size_t before = buf_len(out);
     if (d->bytes == BYTES_FALLBACK && vocab_has(v, id, VOCAB_BYTE)) {
         buf_put(out, &v->byte[id], 1);
-        *state |= DECODER_STARTED;
+        *state |= DECODER_STARTED | DECODER_TEXT;
         return;
     }
     if (d->spaced && !first)
@@ -132,5 +148,5 @@ void decoder_token(const struct decoder *d, const struct vocab *v, int32_t id, u
         buf_put(out, t.p, t.n);
     buf_finish(&a);
     buf_finish(&b);
-    *state |= DECODER_STARTED;
+    *state |= DECODER_STARTED | (buf_len(out) > before ? DECODER_TEXT : 0);
 }

@@ -18,7 +18,9 @@ enum decoder_kind {
     DECODE_METASPACE,
     DECODE_WORDPIECE,
     DECODE_SUFFIX,
-    DECODE_STRIP
+    DECODE_STRIP,
+    DECODE_LEADING // SentencePiece's: while there is no text yet, once, or with `flag` of each
+                   // token
 };
 
 // TEXT: tokens are text. LEVEL: characters stand for bytes, a token with others is text. FALLBACK:
@@ -44,7 +46,7 @@ struct decoder {
 };
 
 // What a text's tokens so far leave behind for the next one; 0 before the first.
-enum { DECODER_STARTED = 1, DECODER_SPACE_DUE = 2 };
+enum { DECODER_STARTED = 1, DECODER_SPACE_DUE = 2, DECODER_TEXT = 4, DECODER_LED = 8 };
 
 // Appends what the next token of a text says; its bytes may be parts of characters.
 void decoder_token(const struct decoder *d, const struct vocab *v, int32_t id, uint8_t *state,

@@ -207,22 +207,25 @@ static int add_literal(struct tokenizer *t, enum normalize_kind kind, const char
 }
 
 // SentencePiece's spaces: one before the text, and all written as U+2581.
-static int add_spaces(struct tokenizer *t, const struct gguf *g, struct err *err)
+static int add_spaces(struct tokenizer *t, const struct gguf *g, bool runs, struct err *err)
 {
-    static const char mark[] = "\xe2\x96\x81";
-    struct decoder_step *s = &t->decoder.steps[t->decoder.n++];
+    static const struct decoder_step leading = {
+        .kind = DECODE_LEADING, .from = "\xe2\x96\x81", .from_n = 3};
+    static const struct decoder_step spaces = {
+        .kind = DECODE_REPLACE, .from = "\xe2\x96\x81", .from_n = 3, .to = " ", .to_n = 1};
     bool prefix = true;
     int rc = 0;
     gguf_bool(g, KEY("add_space_prefix"), &prefix);
     if (prefix)
-        rc = add_literal(t, NORMALIZE_PREPEND, "", mark, err);
+        rc = add_literal(t, NORMALIZE_PREPEND, "", spaces.from, err);
     if (rc == 0)
-        rc = add_literal(t, NORMALIZE_REPLACE, " ", mark, err);
-    *s = (struct decoder_step){.kind = DECODE_REPLACE, .from_n = 3, .to_n = 1, .to = " "};
-    memcpy(s->from, mark, 3);
+        rc = add_literal(t, NORMALIZE_REPLACE, " ", spaces.from, err);
+    if (prefix || runs) {
+        t->decoder.steps[t->decoder.n] = leading;
+        t->decoder.steps[t->decoder.n++].flag = runs;
+    }
+    t->decoder.steps[t->decoder.n++] = spaces;
     t->decoder.bytes = BYTES_FALLBACK;
-    t->decoder.strip[0] = ' ';
-    t->decoder.strip_n = prefix;
     return rc;
 }
 
@@ -240,7 +243,7 @@ static int read_llama(struct tokenizer *t, const struct gguf *g, struct err *err
     if (rc == 0)
         rc = read_id(t, g, KEY("unknown_token_id"), &t->spm.unknown, err);
     if (rc == 0)
-        rc = add_spaces(t, g, err);
+        rc = add_spaces(t, g, false, err);
     return rc < 0 ? rc : read_around(t, g, true, false, err);
 }
 
@@ -293,7 +296,7 @@ static int read_t5(struct tokenizer *t, const struct gguf *g, struct err *err)
     if (rc == 0 && runs)
         rc = normalizer_add(&t->normalizer, NORMALIZE_SPACES, &s, err);
     if (rc == 0)
-        rc = add_spaces(t, g, err);
+        rc = add_spaces(t, g, runs, err);
     return rc < 0 ? rc : read_around(t, g, false, true, err);
 }
 

@@ -9,6 +9,9 @@ Needs tokenizers 0.23.3 and sentencepiece 0.2.3 (tests/requirements.txt), and fo
 import json
 import pathlib
 
+import gguf
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers import processors, trainers
 
@@ -186,6 +189,132 @@ def unigram(name, lines, size, scheme, split, byte_fallback):
     save(name, t)
 
 
+RULES = {  # of a small normalization map: longest first counts, some go, some become more
+    "ﬁ": "fi", "ﬂ": "fl", "½": "1/2", "１": "1", "２": "2", "３": "3", "Ａ": "A", "Ｂ": "B", "Ｃ": "C",
+    "\u00a0": " ", "\u3000": " ", "\t": " ", "\n": " ", "\r": "", "\u200b": "", "…": "...", "e\u0301": "\u00e9", "\u2581": " ",
+    "ｶﾞ": "ガ", "ｶ": "カ", "ﾊ": "ハ", "ﾝ": "ン", "ｸ": "ク", "™": "tm", "\x7f": "", "№": "No",
+}  # fmt: skip
+
+
+def spm(name, kind, size, **options):
+    """A SentencePiece model, and the GGUF and tokenizer.json that converters make of it."""
+    (OUT / name).mkdir(parents=True, exist_ok=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES[:31]),
+        model_prefix=str(OUT / name / "spm"),
+        model_type=kind,
+        vocab_size=size,
+        byte_fallback=True,
+        minloglevel=2,
+        num_threads=1,
+        **options,
+    )
+    (OUT / name / "spm.vocab").unlink()
+    return sentencepiece.SentencePieceProcessor(model_file=str(OUT / name / "spm.model"))
+
+
+def kinds(sp):
+    """token_type of GGUF, as llama.cpp's converter sets it."""
+    for i in range(sp.vocab_size()):
+        yield (
+            2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 5 if sp.is_unused(i) else 6 if sp.is_byte(i) else 1
+        )
+
+
+def gguf_file(path, model, tokens, types, scores=None, merges=None, **keys):
+    w = gguf.GGUFWriter(str(path), "llama")
+    w.add_tokenizer_model(model)
+    w.add_token_list(tokens)
+    w.add_token_types(types)
+    if scores:
+        w.add_token_scores(scores)
+    if merges:
+        w.add_token_merges(merges)
+    for key, value in keys.items():
+        add = w.add_bool if isinstance(value, bool) else w.add_uint32 if isinstance(value, int) else w.add_string
+        if isinstance(value, (bytes, list)):
+            add = w.add_array
+            value = list(value)
+        add(f"tokenizer.ggml.{key}", value)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.close()
+
+
+def from_spm(name, sp, model, **keys):
+    n = sp.vocab_size()
+    gguf_file(
+        OUT / name / "model.gguf",
+        model,
+        [sp.id_to_piece(i) for i in range(n)],
+        list(kinds(sp)),
+        [sp.get_score(i) for i in range(n)],
+        unknown_token_id=sp.unk_id(),
+        bos_token_id=sp.bos_id(),
+        eos_token_id=sp.eos_id(),
+        **keys,
+    )
+
+
+def normalizer_of(model_file):
+    """The serialized map inside a SentencePiece model."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model_file.read_bytes())
+    return proto.normalizer_spec.precompiled_charsmap
+
+
+def all_sentencepiece():
+    sp = spm("spm_bpe", "bpe", 1400, normalization_rule_name="identity", remove_extra_whitespaces=False)
+    from_spm("spm_bpe", sp, "llama")
+    rules = OUT / "rules.tsv"
+    hexes = lambda text: " ".join(f"{ord(c):X}" for c in text)  # noqa: E731
+    rules.write_text("".join(f"{hexes(k)}\t{hexes(v)}\n" for k, v in RULES.items()))
+    sp = spm("spm_unigram", "unigram", 1250, normalization_rule_tsv=str(rules))
+    rules.unlink()
+    charsmap = normalizer_of(OUT / "spm_unigram" / "spm.model")
+    from_spm("spm_unigram", sp, "t5", precompiled_charsmap=charsmap, remove_extra_whitespaces=True)
+    t = Tokenizer(models.Unigram([(sp.id_to_piece(i), sp.get_score(i)) for i in range(sp.vocab_size())], 0, True))
+    t.normalizer = normalizers.Sequence(
+        [normalizers.Precompiled(charsmap), normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")]
+    )
+    t.pre_tokenizer = pre_tokenizers.Metaspace()
+    t.decoder = decoders.Metaspace()
+    t.add_special_tokens(["<unk>", "<s>", "</s>"])
+    t.post_processor = template(t, "$A </s>")
+    save("spm_unigram", t)
+
+
+def all_gguf():
+    """What llama.cpp's converter makes of some of the others."""
+    for name, pre in (("llama3", "llama-bpe"), ("qwen2", "qwen2"), ("smollm", "smollm")):
+        t = json.loads((OUT / name / "tokenizer.json").read_text())
+        vocab = {**t["model"]["vocab"], **{a["content"]: a["id"] for a in t["added_tokens"]}}
+        types = {a["id"]: 3 if a["special"] else 4 for a in t["added_tokens"]}
+        tokens = sorted(vocab, key=vocab.get)
+        gguf_file(
+            OUT / name / "model.gguf",
+            "gpt2",
+            tokens,
+            [types.get(i, 1) for i in range(len(tokens))],
+            merges=[" ".join(m) for m in t["model"]["merges"]],
+            pre=pre,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    t = json.loads((OUT / "wordpiece" / "tokenizer.json").read_text())
+    vocab = t["model"]["vocab"]
+    phantom = [w if w[0] + w[-1] == "[]" else w[2:] if w.startswith("##") else "▁" + w for w in sorted(vocab, key=vocab.get)]
+    gguf_file(
+        OUT / "wordpiece" / "model.gguf",
+        "bert",
+        phantom,
+        [3 if i < 5 else 1 for i in range(len(phantom))],
+        cls_token_id=vocab["[CLS]"],
+        seperator_token_id=vocab["[SEP]"],
+        unknown_token_id=vocab["[UNK]"],
+    )
+
+
 if __name__ == "__main__":
     all_byte_level()
     sentencepiece_like()
@@ -193,3 +322,5 @@ if __name__ == "__main__":
     suffixes()
     unigram("unigram", LINES[:30], 1300, "always", True, False)
     unigram("unigram_bytes", LINES[:14], 900, "first", False, True)
+    all_sentencepiece()
+    all_gguf()
