@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * instance - a model that is served: options, files, backend, engine, and the requests under way.
+ *
+ * Life    instance_create -> plan -> load -> warm -> serving -> unload -> destroy; load..unload may
+ *         repeat.
+ * Owner   everything here is its own but the host.
+ * Thread  the plugin's instance thread.
+ */
+#include "base/list.h"
+#include "llm/engine.h"
+#include "llm/metrics.h"
+#include "llm/model.h"
+#include "llm/options.h"
+#include "llm/params.h"
+#include "llm/prompts.h"
+
+#include "abi/plugin.h"
+
+struct err;
+struct refusal;
+
+struct instance {
+    const sv_host *host; // borrowed from the core
+    struct options o;
+    struct model *model;
+    void *library;       // of the kernels
+    const sv_kernels *k; // in it
+    sv_dev_options dev_options;
+    struct model_limits limits;
+    struct model_memory memory;
+    uint32_t max_model_len;
+    struct params_limits params_limits;
+    char fingerprint[64];
+    double create_s; // from the process's start to the end of create
+
+    // From load to unload.
+    sv_dev *dev;
+    struct tokenizer *tokenizer;
+    struct template *template; // NULL: none
+    struct lexicon lexicon;
+    char *bos, *eos; // texts
+    struct engine *engine;
+    struct metrics metrics;
+    struct list exchanges;
+    struct buf scratch; // one event, while it is made
+    struct buf text;    // of one token, likewise
+    uint64_t now_ns;    // of this step's tokens; 0: not read yet
+    uint64_t next_seed; // for requests without one
+};
+
+int instance_create(const sv_host *h, const sv_cfg *cfg, struct instance **ret, struct err *err);
+int instance_plan(struct instance *in, sv_plan *plan, struct err *err);
+int instance_load(struct instance *in, const sv_place *place, struct err *err);
+int instance_warm(struct instance *in, struct err *err);
+int64_t instance_step(struct instance *in, struct err *err); // as sv_plugin's
+void instance_unload(struct instance *in);
+void instance_destroy(struct instance *in);
+
+bool instance_serves(const struct instance *in, struct bytes name); // p NULL: no name is fine
+uint64_t instance_now(struct instance *in);                         // within a step, once for all
+uint64_t instance_seed(struct instance *in);
