@@ -137,8 +137,9 @@ const struct tensors *gguf_tensors(const struct gguf *g)
 
 static int cut_short(const struct cursor *c, struct err *err)
 {
-    return err_set(err, SV_E_INVALID, "the file ends in the middle of its header, at byte %zu",
-                   (size_t)(c->end - c->begin));
+    err_set(err, SV_E_INVALID, "the file ends in the middle of its header, at byte %zu",
+            (size_t)(c->end - c->begin));
+    return SV_E_INVALID;
 }
 
 static int get_bytes(struct cursor *c, uint64_t n, const uint8_t **ret, struct err *err)
@@ -379,8 +380,8 @@ static int read_tensors(struct gguf *g, struct cursor *c, uint64_t n, const stru
                         struct err *err)
 {
     struct tensor t = {0};
-    struct bytes name;
-    uint64_t align, offset;
+    struct bytes name = {0};
+    uint64_t align = 0, offset = 0;
     struct cursor again = *c;
     int rc = get_alignment(g, &align, err);
     for (uint64_t i = 0; i < n && rc == 0; i++)

@@ -113,30 +113,43 @@ static sv_weight *weight_at(const struct loading *l, uint32_t layer, enum weight
     return l->weight[layer * WEIGHT_SLOTS + slot];
 }
 
-// Old safetensors files may begin their data at any byte; a backend reads whole elements.
-static int hand_over(const struct loading *l, const struct weight *w, sv_weight **ret, char *why)
+/*
+ * Old safetensors files may begin their data at any byte; a backend reads whole elements. *copy is
+ * the caller's to free.
+ */
+static int align(const void **data, uint32_t dtype, uint64_t elements, void **copy)
 {
     enum { ALIGN = 4 };
+    sv_dtype_info type = sv_dtype(dtype);
+    *copy = NULL;
+    if ((uintptr_t)*data % ALIGN == 0)
+        return 0;
+    CHECK(type.elements > 0);
+    uint64_t n = elements / type.elements * type.bytes;
+    *copy = malloc((size_t)n);
+    if (!*copy)
+        return SV_E_NOMEM;
+    *data = memcpy(*copy, *data, (size_t)n);
+    return 0;
+}
+
+static int hand_over(const struct loading *l, const struct weight *w, sv_weight **ret, char *why)
+{
     sv_weight_desc desc = w->desc;
-    void *copies[2 * SV_PARTS_MAX] = {0};
+    void *data[SV_PARTS_MAX] = {0}, *bias[SV_PARTS_MAX] = {0};
     int rc = 0;
-    for (uint32_t i = 0; i < 2 * desc.n_parts && rc == 0; i++) {
-        sv_part_desc *part = &desc.part[i / 2];
-        const void **data = i % 2 ? &part->bias : &part->data;
-        sv_dtype_info type = sv_dtype(i % 2 ? part->bias_dtype : part->dtype);
-        uint64_t n = part->rows * (i % 2 ? 1 : desc.cols) / type.elements * type.bytes;
-        if (!*data || (uintptr_t)*data % ALIGN == 0)
-            continue;
-        copies[i] = malloc((size_t)n);
-        if (!copies[i])
-            rc = SV_E_NOMEM;
-        else
-            *data = memcpy(copies[i], *data, (size_t)n);
+    for (uint32_t i = 0; i < desc.n_parts && rc == 0; i++) {
+        sv_part_desc *p = &desc.part[i];
+        rc = align(&p->data, p->dtype, p->rows * desc.cols, &data[i]);
+        if (rc == 0)
+            rc = align(&p->bias, p->bias_dtype, p->rows, &bias[i]);
     }
     if (rc == 0)
         rc = l->m->k->weight(l->dev, &desc, ret, why);
-    for (uint32_t i = 0; i < 2 * SV_PARTS_MAX; i++)
-        free(copies[i]);
+    for (uint32_t i = 0; i < SV_PARTS_MAX; i++) {
+        free(data[i]);
+        free(bias[i]);
+    }
     return rc;
 }
 
@@ -270,7 +283,7 @@ int model_load(struct model *m, const sv_kernels *k, sv_dev *dev, const sv_dev_o
                struct err *err)
 {
     struct loading l = {.m = m, .dev = dev, .progress = progress, .arg = arg};
-    struct model_memory memory;
+    struct model_memory memory = {0};
     CHECK(!m->session);
     int rc = model_check(m, err);
     if (rc == 0)

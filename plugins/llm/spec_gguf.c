@@ -253,6 +253,7 @@ int spec_from_gguf(const struct gguf *g, struct spec *ret, struct err *err)
     int rc = read_row(g, &s, err);
     if (rc < 0)
         return rc;
+    CHECK(s.row);
     refuse_others(&r);
     read_sizes(&r, &s);
     read_rope(&r, &s);
