@@ -8,7 +8,7 @@
 #include "llm/sched.h"
 #include "llm/seq.h"
 
-enum { DEPTH_MAX = 4, BAD_WORDS_MAX = 1 << 16 };
+enum { DEPTH_MAX = 4, BAD_WORDS_MAX = 1 << 16, FETCH_AHEAD = 16 };
 
 struct engine {
     struct engine_config c; // max_context: no more than the cache holds
@@ -260,11 +260,11 @@ static int launch(struct engine *e, struct err *err)
 
 static struct token_info info(const struct seq *q, const sv_result *r, uint32_t i)
 {
-    struct token_info t = {.token = r->token[i], .has_logprob = q->sampling.logprobs > 0};
+    struct token_info t = {.token = r->token[i], .has_logprob = q->logprobs > 0};
     if (t.has_logprob) {
         t.logprob = r->logprob[i];
         t.rank = r->rank[i];
-        t.n_top = q->sampling.logprobs - 1;
+        t.n_top = q->logprobs - 1;
         t.top_id = r->top_id + (size_t)i * SV_TOP_MAX;
         t.top_logprob = r->top_logprob + (size_t)i * SV_TOP_MAX;
     }
@@ -320,8 +320,15 @@ static int land(struct engine *e, struct err *err)
         return device_lost(e, err, "computing", why);
     CHECK(r->n_rows == f->n_rows);
     landed(e);
-    for (uint32_t i = 0; i < f->n_rows; i++)
+    for (uint32_t i = 0; i < f->n_rows; i++) {
+        if (i + FETCH_AHEAD < f->n_rows)
+            seq_fetch(f->row[i + FETCH_AHEAD].seq);
+        if (i + FETCH_AHEAD / 2 < f->n_rows) {
+            const struct seq *q = f->row[i + FETCH_AHEAD / 2].seq;
+            __builtin_prefetch(q->token + q->known, 1);
+        }
         land_row(e, r, i, &f->row[i]);
+    }
     return 0;
 }
 

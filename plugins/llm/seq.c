@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void *copy(char **room, const void *from, size_t bytes)
@@ -22,8 +23,10 @@ static void copy_arrays(struct seq *s, const struct seq_params *p)
     a->size = sizeof *a;
     if (p->prompt_logprobs && a->logprobs == 0)
         a->logprobs = 1;
-    s->stop = copy(&room, p->stop, p->n_stop * sizeof *p->stop);
+    char *here = (char *)s->stop_here;
+    s->stop = copy(p->n_stop <= SEQ_STOPS ? &here : &room, p->stop, p->n_stop * sizeof *p->stop);
     a->stop = s->stop;
+    s->logprobs = a->logprobs;
     a->n_stop = p->n_stop;
     a->bias_id = copy(&room, a->bias_id, a->n_bias * sizeof *a->bias_id);
     a->bias = copy(&room, a->bias, a->n_bias * sizeof *a->bias);
@@ -43,7 +46,9 @@ struct seq *seq_create(const struct seq_params *p, uint32_t max_context)
 {
     const sv_sampling *a = &p->sampling;
     size_t numbers = (size_t)p->n_stop + 2 * (size_t)a->n_bias + a->n_allowed + a->n_bad;
-    struct seq *s = xcalloc(1, sizeof *s + numbers * sizeof(int32_t));
+    size_t size = sizeof(struct seq) + numbers * sizeof(int32_t);
+    struct seq *s = aligned_alloc(SEQ_ALIGN, (size + SEQ_ALIGN - 1) / SEQ_ALIGN * SEQ_ALIGN);
+    CHECK(s);
     *s = (struct seq){
         .known = p->n_prompt,
         .total = p->n_prompt,
@@ -74,7 +79,7 @@ void seq_destroy(struct seq *s)
         return;
     xfree(s->token);
     xfree(s->block);
-    xfree(s);
+    free(s);
 }
 
 void seq_append(struct seq *s, int32_t token)

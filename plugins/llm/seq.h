@@ -28,20 +28,26 @@ enum seq_state {
     SEQ_GONE     // on no list
 };
 
+enum { SEQ_ALIGN = 128, SEQ_STOPS = 4 };
+
 struct seq {
-    struct list node; // first, with what a decode step touches
-    int32_t last;     // token[known - 1]
-    uint32_t computed, known, total, limit;
-    uint32_t flying; // rows of launches under way
-    uint32_t slot;
-    uint32_t n_prompt, n_blocks, n_stop, cap_tokens;
-    enum seq_state state;
-    bool prompt_logprobs, priced; // priced: its tokens are in the prefix cache's counters
-    int32_t want;                 // SV_DRAW, or with max_tokens = 0 the id its last row asks for
-    int32_t *token;               // owned [cap_tokens], known of them filled
-    uint32_t *block;              // owned [blocks of limit], n_blocks of them filled
+    // The two cache lines that a decode step touches. Between two steps a model has driven all of
+    // them out of the near caches, so there are no more of them, and the loops fetch ahead.
+    struct list node; // first
+    int32_t *token;   // owned [cap_tokens], known of them filled
     const int32_t *stop;
     void *user;
+    uint32_t computed, known, total, limit;
+    uint32_t flying; // rows of launches under way
+    int32_t last;    // token[known - 1]
+
+    uint32_t n_prompt, n_blocks, n_stop, cap_tokens, slot;
+    int32_t want; // SV_DRAW, or with max_tokens = 0 the id its last row asks for
+    int32_t stop_here[SEQ_STOPS];
+    enum seq_state state;
+    uint32_t logprobs;            // sampling.logprobs
+    bool prompt_logprobs, priced; // priced: its tokens are in the prefix cache's counters
+    uint32_t *block;              // owned [blocks of limit], n_blocks of them filled
 
     // What of it has names: blocks [0, settled) are computed, [0, named) have their place in the
     // chain, which goes on with `chain`.
@@ -57,6 +63,7 @@ struct seq {
     int32_t priority;
     sv_sampling sampling; // arrays point behind the struct
 };
+_Static_assert(offsetof(struct seq, settled) <= SEQ_ALIGN, "a decode step touches more");
 
 // p has been checked. max_context counts the prompt.
 struct seq *seq_create(const struct seq_params *p, uint32_t max_context);
@@ -71,6 +78,12 @@ static inline enum finish seq_verdict(const struct seq *s)
         if (s->stop[i] == s->last && s->known - s->n_prompt > s->sampling.min_tokens)
             return FINISH_STOP;
     return s->known >= s->limit ? FINISH_LENGTH : RUNNING;
+}
+
+static inline void seq_fetch(const struct seq *s)
+{
+    __builtin_prefetch(s, 1);
+    __builtin_prefetch((const char *)s + SEQ_ALIGN / 2, 1);
 }
 
 static inline uint32_t seq_lack(const struct seq *s)

@@ -296,19 +296,19 @@ static void preemption(void **state)
         bool priority;
         int32_t prio[3];
         int paused, last; // last: who ends last
+        uint32_t want;
     } rows[] = {
-        {"youngest", false, {0, 0, 0}, -1, 2},
-        {"priorities are not looked at", false, {2, 1, 0}, -1, 2},
-        {"lowest priority", true, {2, 1, 0}, -1, 0},
-        {"lowest priority in the middle", true, {0, 1, 0}, -1, 1},
-        {"youngest of equal priority", true, {1, 1, 1}, -1, 2},
-        {"paused before youngest", false, {0, 0, 0}, 0, 0},
+        {"youngest", false, {0, 0, 0}, -1, 2, 1},
+        {"priorities are not looked at", false, {2, 1, 0}, -1, 2, 1},
+        {"lowest priority", true, {2, 1, 0}, -1, 0, 1},
+        {"lowest priority in the middle", true, {0, 1, 0}, -1, 1, 1},
+        {"youngest of equal priority", true, {1, 1, 1}, -1, 2, 1},
+        {"paused before youngest", false, {0, 0, 0}, 0, 0, 1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (uint32_t depth = 1; depth <= 2; depth++) {
             struct engine_config c = roomy;
             c.n_blocks = 6;
-            c.prefix_cache = false;
             c.priority = rows[i].priority;
             struct world *w = world_create(c, depth);
             struct job *j[3];
@@ -327,7 +327,8 @@ static void preemption(void **state)
             if (rows[i].paused >= 0)
                 engine_pause(w->e, j[rows[i].paused]->seq, false);
             world_run(w);
-            assert_true(engine_stats(w->e)->preemptions > 0);
+            assert_int_equal(engine_stats(w->e)->preemptions, rows[i].want);
+            assert_int_equal(engine_stats(w->e)->prefix_queries, 3 * 20); // once each
             for (int k = 0; k < 3; k++)
                 if (j[k]->last_step > j[rows[i].last]->last_step)
                     fail_msg("%s: %d ended after %d", rows[i].name, k, rows[i].last);
@@ -335,6 +336,34 @@ static void preemption(void **state)
                 finish(j[k]);
             world_destroy(w);
         }
+}
+
+// A step in which somebody was preempted admits nobody, though there may be room.
+static void no_admission_after_preemption(void **state)
+{
+    (void)state;
+    struct engine_config c = roomy;
+    c.n_blocks = 6;
+    struct world *w = world_create(c, 1);
+    struct job *small = job_create(5, 5, 9), *j[3];
+    assert_int_equal(job_add(w, small), 0);
+    engine_pause(w->e, small->seq, true);
+    for (int k = 0; k < 3; k++) {
+        j[k] = job_create(k == 1 ? 17 : 20, 26, (uint64_t)k); // grows later, so a block is left
+        assert_int_equal(job_add(w, j[k]), 0);
+    }
+    for (int k = 0; k < 13; k++) // one token each, then up to 32 of KV
+        world_step(w);
+    assert_int_equal(engine_stats(w->e)->preemptions, 0);
+    engine_pause(w->e, small->seq, false); // the oldest
+    world_step(w);
+    assert_int_equal(engine_stats(w->e)->preemptions, 1);
+    assert_int_equal(engine_stats(w->e)->running, 2);
+    world_run(w);
+    for (int k = 0; k < 3; k++)
+        finish(j[k]);
+    finish(small);
+    world_destroy(w);
 }
 
 static void queue_order(void **state)
@@ -554,7 +583,8 @@ static void chunks(void **state)
 {
     (void)state;
     for (uint32_t depth = 1; depth <= 2; depth++)
-        for (int chunked = 0; chunked < 2; chunked++) {
+        for (int kind = 0; kind < 3; kind++) {
+            bool chunked = kind > 0, older = kind > 1; // older: than the streams
             struct engine_config c = roomy;
             c.max_tokens = chunked ? 32 : 256;
             c.chunked_prefill = chunked;
@@ -562,12 +592,19 @@ static void chunks(void **state)
             struct job *j[9];
             for (int i = 0; i < 9; i++)
                 j[i] = job_create(i < 8 ? 3 : 250, i < 8 ? 60 : 3, (uint64_t)i);
+            if (older) {
+                assert_int_equal(job_add(w, j[8]), 0);
+                engine_pause(w->e, j[8]->seq, true);
+            }
             for (int i = 0; i < 8; i++)
                 assert_int_equal(job_add(w, j[i]), 0);
             for (uint32_t i = 0; i < depth; i++)
                 world_step(w);
             assert_int_equal(j[7]->n_out, 1);
-            assert_int_equal(job_add(w, j[8]), 0);
+            if (older)
+                engine_pause(w->e, j[8]->seq, false);
+            else
+                assert_int_equal(job_add(w, j[8]), 0);
             uint32_t most = 0, steps = 0, missed = 0;
             for (; j[8]->n_out == 0; steps++) {
                 uint32_t before = j[7]->n_out;
@@ -619,6 +656,7 @@ int main(void)
         cmocka_unit_test(children_orphaned),
         cmocka_unit_test(preemption),
         cmocka_unit_test(queue_order),
+        cmocka_unit_test(no_admission_after_preemption),
         cmocka_unit_test(admission),
         cmocka_unit_test(aborts),
         cmocka_unit_test(pauses),

@@ -137,14 +137,19 @@ static inline void job_expect(struct job *j, const struct engine_config *c)
 static inline int job_add(struct world *w, struct job *j)
 {
     struct err err = {0};
-    j->p.prompt = j->prompt;
-    j->p.stop = j->stop;
+    int32_t prompt[JOB_TOKENS], stop[JOB_STOPS]; // the engine copies them
+    memcpy(prompt, j->prompt, sizeof prompt);
+    memcpy(stop, j->stop, sizeof stop);
+    j->p.prompt = prompt;
+    j->p.stop = stop;
     j->p.user = j;
     j->p.sampling.size = sizeof(sv_sampling);
     j->e = w->e;
     if (j->p.n_prompt < w->c.max_context)
         job_expect(j, &w->c);
     int rc = engine_add(w->e, &j->p, &j->seq, &err);
+    memset(prompt, FAKE_RUBBISH, sizeof prompt);
+    memset(stop, FAKE_RUBBISH, sizeof stop);
     assert_int_equal(rc, err.code);
     return rc;
 }
