@@ -2,7 +2,8 @@
 /*
  * sse_read - reads N event streams as fast as they come and says how they came.
  *
- * Usage: sse_read [-H HOST] -p PORT -u PATH -n STREAMS -d SECONDS [-w WARMUP_SECONDS]
+ * Usage: sse_read [-H HOST] -p PORT -u PATH -n STREAMS -d SECONDS [-w WARMUP_SECONDS] [-b BODY]
+ * With a body, which is JSON, it POSTs.
  * Prints one JSON object: events, bytes and read() calls after the warm-up, the gaps between two
  * events of a stream in us, how many streams were open at the end, and how many failed to open.
  * An event is a `data: ` line; two of them in one read() are 0 us apart.
@@ -38,9 +39,9 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static int connect_one(const char *host, int port, const char *path)
+static int connect_one(const char *host, int port, const char *path, const char *body)
 {
-    char request[2048];
+    char request[8192];
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     inet_pton(AF_INET, host, &a.sin_addr);
     int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -49,8 +50,13 @@ static int connect_one(const char *host, int port, const char *path)
         return -1;
     }
     int n = snprintf(request, sizeof request,
-                     "GET %s HTTP/1.1\r\nhost: %s:%d\r\naccept: text/event-stream\r\n\r\n", path,
-                     host, port);
+                     "%s %s HTTP/1.1\r\nhost: %s:%d\r\naccept: text/event-stream\r\n"
+                     "content-type: application/json\r\ncontent-length: %zu\r\n\r\n%s",
+                     *body ? "POST" : "GET", path, host, port, strlen(body), body);
+    if (n >= (int)sizeof request) {
+        fprintf(stderr, "sse_read: the body is too long\n");
+        exit(2);
+    }
     if (write(s, request, (size_t)n) != n) {
         close(s);
         return -1;
@@ -132,10 +138,10 @@ static void report(int n, int open, double seconds)
 
 int main(int argc, char **argv)
 {
-    const char *host = "127.0.0.1", *path = "/";
+    const char *host = "127.0.0.1", *path = "/", *body = "";
     int port = 8000, n = 1, open = 0, option;
     double seconds = 5, warm = 1;
-    while ((option = getopt(argc, argv, "H:p:u:n:d:w:")) != -1) {
+    while ((option = getopt(argc, argv, "H:p:u:n:d:w:b:")) != -1) {
         switch (option) {
         case 'H':
             host = optarg;
@@ -155,6 +161,9 @@ int main(int argc, char **argv)
         case 'w':
             warm = atof(optarg);
             break;
+        case 'b':
+            body = optarg;
+            break;
         default:
             return 2;
         }
@@ -166,7 +175,7 @@ int main(int argc, char **argv)
     if (!gaps || ep < 0)
         return perror("sse_read"), 1;
     for (int i = 0; i < n; i++) {
-        streams[i].fd = connect_one(host, port, path);
+        streams[i].fd = connect_one(host, port, path, body);
         struct epoll_event e = {.events = EPOLLIN, .data.ptr = &streams[i]};
         if (streams[i].fd >= 0 && epoll_ctl(ep, EPOLL_CTL_ADD, streams[i].fd, &e) == 0)
             open++;
