@@ -83,3 +83,11 @@ void sched_forget(struct sched *s,
                   struct seq *q); // q's blocks hold no good KV: nobody may hit them
 
 void sched_check(const struct sched *s);
+
+// For plan.c and admit.c.
+static inline struct seq *seq_of(struct list *node)
+{
+    return (struct seq *)(void *)node;
+}
+void sched_insert(struct sched *s, struct list *list, struct seq *q, bool from_front); // in order
+void sched_preempt(struct sched *s, struct seq *q);

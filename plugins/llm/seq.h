@@ -56,6 +56,8 @@ struct seq {
     // Waits for that block while it still holds content of that serial and is pending.
     uint32_t wait_block;
     uint64_t wait_serial;
+    uint32_t need;   // free blocks it lacked when it was looked at last
+    uint64_t looked; // stats.steps of that
 
     uint32_t next_prompt_row; // prompt token whose logprob is to be asked for next
     uint32_t cached;
