@@ -104,6 +104,32 @@ static int open_files(struct instance *in, struct err *err)
     return load_kernels(in, err);
 }
 
+static int template_source(struct instance *in, struct buf *ret, struct err *err)
+{
+    const char *o = in->o.chat_template;
+    if (!o) {
+        struct bytes b = model_template(in->model);
+        buf_put(ret, b.p, b.n);
+        return 0;
+    }
+    if (strpbrk(o, "{\n")) {
+        buf_puts(ret, o);
+        return 0;
+    }
+    int rc = file_read(o, TEMPLATE_SOURCE_MAX, ret, err);
+    return rc;
+}
+
+static int load_template(struct instance *in, struct err *err)
+{
+    struct buf source = {0};
+    int rc = template_source(in, &source, err);
+    if (rc == 0 && buf_len(&source))
+        rc = template_compile(buf_head(&source), buf_len(&source), &in->template, err);
+    buf_finish(&source);
+    return rc < 0 ? err_ctx(err, "the chat template") : 0;
+}
+
 // f32 where every matrix is.
 static bool is_f32(const struct model *m)
 {
@@ -187,6 +213,8 @@ int instance_create(const sv_host *h, const sv_cfg *cfg, struct instance **ret, 
         rc = open_files(in, err);
     }
     if (rc == 0)
+        rc = load_template(in, err);
+    if (rc == 0)
         rc = plan_memory(in, err);
     if (rc < 0) {
         instance_destroy(in);
@@ -223,25 +251,8 @@ static char *token_text(const struct tokenizer *t, int32_t id)
     return xstrndup(b.p, b.n);
 }
 
-static int template_source(struct instance *in, struct buf *ret, struct err *err)
-{
-    const char *o = in->o.chat_template;
-    if (!o) {
-        struct bytes b = model_template(in->model);
-        buf_put(ret, b.p, b.n);
-        return 0;
-    }
-    if (strpbrk(o, "{\n")) {
-        buf_puts(ret, o);
-        return 0;
-    }
-    int rc = file_read(o, TEMPLATE_SOURCE_MAX, ret, err);
-    return rc < 0 ? err_ctx(err, "chat_template") : 0;
-}
-
 static int load_text(struct instance *in, struct err *err)
 {
-    struct buf source = {0};
     const struct spec *s = model_spec(in->model);
     int rc = model_tokenizer(in->model, &in->tokenizer, err);
     if (rc < 0)
@@ -249,18 +260,12 @@ static int load_text(struct instance *in, struct err *err)
     int32_t bos = tokenizer_bos(in->tokenizer), eos = tokenizer_eos(in->tokenizer);
     in->bos = token_text(in->tokenizer, bos >= 0 ? bos : s->bos);
     in->eos = token_text(in->tokenizer, eos >= 0 ? eos : s->n_eos ? s->eos[0] : -1);
-    rc = template_source(in, &source, err);
-    if (rc == 0 && buf_len(&source))
-        rc = template_compile(buf_head(&source), buf_len(&source), &in->template, err);
-    if (rc < 0)
-        err_ctx(err, "the chat template");
-    buf_finish(&source);
     in->lexicon = (struct lexicon){.tokenizer = in->tokenizer,
                                    .template = in->template,
                                    .bos = in->bos,
                                    .eos = in->eos,
                                    .max_model_len = in->max_model_len};
-    return rc;
+    return 0;
 }
 
 static int load_device(struct instance *in, struct err *err)
@@ -423,7 +428,6 @@ void instance_unload(struct instance *in)
     engine_destroy(in->engine);
     if (in->dev)
         in->k->close(in->dev);
-    template_destroy(in->template);
     tokenizer_destroy(in->tokenizer);
     xfree(in->bos);
     xfree(in->eos);
@@ -431,7 +435,6 @@ void instance_unload(struct instance *in)
     buf_finish(&in->text);
     in->engine = NULL;
     in->dev = NULL;
-    in->template = NULL;
     in->tokenizer = NULL;
     in->bos = in->eos = NULL;
 }
@@ -439,6 +442,7 @@ void instance_unload(struct instance *in)
 void instance_destroy(struct instance *in)
 {
     model_close(in->model);
+    template_destroy(in->template);
     options_finish(&in->o);
     xfree(in); // the library stays: a process is one plugin, and is never used again
 }

@@ -25,8 +25,9 @@ struct instance {
     const sv_host *host; // borrowed from the core
     struct options o;
     struct model *model;
-    void *library;       // of the kernels
-    const sv_kernels *k; // in it
+    struct template *template; // NULL: the model has none
+    void *library;             // of the kernels
+    const sv_kernels *k;       // in it
     sv_dev_options dev_options;
     struct model_limits limits;
     struct model_memory memory;
@@ -38,7 +39,6 @@ struct instance {
     // From load to unload.
     sv_dev *dev;
     struct tokenizer *tokenizer;
-    struct template *template; // NULL: none
     struct lexicon lexicon;
     char *bos, *eos; // texts
     struct engine *engine;

@@ -19,8 +19,8 @@ const sv_option options_table[OPTIONS_COUNT] = {
      "The model's name in the API, or a list: the name, then aliases. By default the "
      "deployment's."},
     {SV_STR, 0, "device", "auto", 0, 0, "auto, cpu or cuda."},
-    {SV_INT, 0, "threads", "0", 0, 1024,
-     "Threads that compute, the caller's included. 0: as many as the process may run on."},
+    {SV_INT, 0, "threads", NULL, 1, 1024,
+     "Threads that compute, the caller's included. By default as many as the process may run on."},
     {SV_STR, 0, "activations", "auto", 0, 0,
      "With quantised weights: auto keeps the answers of f32; f32 is the reference; int8 is faster "
      "and coarser."},
@@ -28,15 +28,15 @@ const sv_option options_table[OPTIONS_COUNT] = {
      "Memory for keys and values, rounded down to whole blocks of 16 tokens."},
     {SV_STR, 0, "kv_cache_dtype", "auto", 0, 0,
      "auto, f32, f16 or bf16. auto: f32 for a model stored in f32, else f16."},
-    {SV_INT, 0, "max_model_len", "0", 0, 1e8,
-     "Tokens of a prompt with its answer. 0: the model's context, or what the KV cache holds."},
+    {SV_INT, 0, "max_model_len", NULL, 1, 1e8,
+     "Tokens of a prompt with its answer. By default the model's context, or what the KV cache "
+     "holds."},
     {SV_INT, 0, "max_num_seqs", "64", 1, 4096, "Sequences that run at the same time."},
-    {SV_INT, 0, "max_waiting_seqs", "-1", -1, 65536,
-     "Sequences that wait in the plugin beside them. -1: as many as max_num_seqs."},
-    {SV_INT, 0, "max_num_batched_tokens", "0", 0, 1e6,
-     "Tokens of a step, which bounds how long others wait for a long prompt. 0: 128 on a "
-     "processor, "
-     "where more gains little, but no less than max_num_seqs."},
+    {SV_INT, 0, "max_waiting_seqs", NULL, 0, 65536,
+     "Sequences that wait in the plugin beside them. By default as many as max_num_seqs."},
+    {SV_INT, 0, "max_num_batched_tokens", NULL, 1, 1e6,
+     "Tokens of a step, which bounds how long others wait for a long prompt. By default 128 on a "
+     "processor, where more gains little, but no less than max_num_seqs."},
     {SV_BOOL, 0, "enable_prefix_caching", "true", 0, 0,
      "Prompts that begin alike share their keys and values."},
     {SV_BOOL, 0, "enable_chunked_prefill", "true", 0, 0,
