@@ -49,23 +49,31 @@ class Stream:
         )
         head = await self.reader.readuntil(b"\r\n\r\n")
         self.status = int(head.split()[1])
+        length = head.lower().partition(b"content-length:")[2].split()
+        self.length = int(length[0]) if length else None
         if self.status != 200:
-            length = int(head.lower().split(b"content-length:")[1].split()[0])
-            raise AssertionError((self.status, await self.reader.readexactly(length)))
+            raise AssertionError((self.status, await self.reader.readexactly(self.length)))
         return self
 
     async def __aexit__(self, *_):
         self.writer.transport.abort()
 
+    async def pieces(self):
+        if self.length is not None:  # it was whole before its head was sent
+            yield await self.reader.readexactly(self.length)
+            return
+        while (n := int(await self.reader.readline(), 16)) > 0:
+            yield (await self.reader.readexactly(n + 2))[:-2]
+        await self.reader.readexactly(2)
+
     async def events(self):
-        while True:
-            n = int(await self.reader.readline(), 16)
-            data = await self.reader.readexactly(n + 2)
-            if n == 0:
-                return
-            for event in data[:-2].decode().split("\n\n"):
-                if event.startswith("data: "):
-                    yield event[6:]
+        rest = b""
+        async for piece in self.pieces():
+            *whole, rest = (rest + piece).split(b"\n\n")
+            for event in whole:
+                assert event.startswith(b"data: "), event
+                yield event[6:].decode()
+        assert rest == b""
 
     async def tokens(self):
         async for event in self.events():
