@@ -340,7 +340,7 @@ static void w_offset(struct buf *b)
 static void w_beyond(struct buf *b)
 {
     header(b, 1, 0);
-    tensor(b, "t", 1, 4, 0, UINT64_MAX - 31), zeros(b, 200);
+    tensor(b, "t", 4, 4, 0, UINT64_MAX - 31), zeros(b, 200); // the end wraps to 32
 }
 static void w_cut(struct buf *b)
 {
@@ -415,7 +415,7 @@ static void refuses(void **state)
         {w_type_gone, "tensor 't': type 4 is not known"},
         {w_block, "tensor 't': rows of 48 elements can't be Q4_0"},
         {w_offset, "tensor 't': its offset 16 is no multiple of 32"},
-        {w_beyond, "tensor 't': its 16 bytes at"},
+        {w_beyond, "tensor 't': its 64 bytes at"},
         {w_cut, "was it cut short?"},
         {w_same_name, "tensor 't' occurs twice"},
         {w_overlap, "'t' and 'u' overlap"},

@@ -36,7 +36,7 @@ static void write_file(const char *name, const void *p, size_t n)
 // Length, header and `data` bytes 0, 1, 2 ...; the length is wrong by `off`.
 static void write_tensors(const char *name, const char *header, size_t data, int64_t off)
 {
-    static char bytes[4096];
+    static char bytes[8192];
     uint64_t n = strlen(header), said = n + (uint64_t)off;
     memcpy(bytes, &said, 8);
     memcpy(bytes + 8, header, n);
@@ -106,6 +106,9 @@ static void refuses(void **state)
         {T("t", "F32", "[1.0]", "[0,4]"), 4, 0, "something that is no size"},
         {T("t", "F32", "[18446744073709551615]", "[0,4]"), 4, 0, "larger than the whole file"},
         {T("t", "F32", "[4294967296,4294967296]", "[0,0]"), 0, 0, "larger than the whole file"},
+        {"{\"t\":{\"dtype\":\"F32\",\"shape\":[32768,32768,32768,32768],\"data_offsets\":[0,0]},"
+         "\"u\":{\"dtype\":\"U8\",\"shape\":[4200],\"data_offsets\":[0,4200]}}", // wraps to 0
+         4200, 0, "tensor 't': 'shape' is larger than the whole file"},
         {T("t", "F32", "[0,4294967296,4294967296]", "[0,4]"), 4, 0, "its shape makes 0 bits"},
         {T("t", "F4", "[1]", "[0,1]"), 1, 0, "its shape makes 4 bits of F4"},
         {T("t", "F32", "[1]", "[0]"), 4, 0, "'data_offsets' is not an array of two"},

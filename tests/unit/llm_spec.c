@@ -67,6 +67,8 @@ static void reads_sizes(void **state)
     assert_false(s.has[T_HEAD]);
     s = good("\"num_key_value_heads\":null,\"head_dim\":null", NULL);
     assert_true(s.kv_heads == 4 && s.head_dim == 16);
+    s = good(QWEN2 "\"num_key_value_heads\":null", NULL);
+    assert_int_equal(s.kv_heads, 4);
     s = good(QWEN3 "\"num_attention_heads\":8", NULL);
     assert_true(s.head_dim == 128 && s.has[T_Q_NORM] && s.has[T_K_NORM] && !s.has[T_Q_BIAS]);
 }
