@@ -5,6 +5,7 @@
 #include "kernels/kernels.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
 static const struct quant_type types[SV_DTYPES] = {
     [SV_Q4_0] = {32, 18, 4, 8, QUANT_D},        [SV_Q4_1] = {32, 20, 4, 0, QUANT_DM},
@@ -129,7 +130,7 @@ void quant_read(uint32_t dtype, const void *block, struct quant *out)
         read_q6_k(out, p);
         break;
     default:
-        assert(!"a quantised type");
+        abort(); // not a quantised type
     }
 }
 
@@ -147,8 +148,10 @@ void quant_values(uint32_t dtype, const struct quant *q, float *out)
             out[i] = (float)q->q[i] * d + m;
         break;
     case QUANT_DS_DMO:
-        for (size_t i = 0; i < type.elements; i++)
-            out[i] = d * (float)q->s[i / 32] * (float)q->q[i] - m * (float)q->o[i / 32];
+        for (size_t i = 0; i < type.elements; i++) {
+            size_t g = i / 32;
+            out[i] = d * (float)q->s[g] * (float)q->q[i] - m * (float)q->o[g];
+        }
         break;
     case QUANT_DS:
         for (size_t i = 0; i < type.elements; i++)

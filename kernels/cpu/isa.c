@@ -3,7 +3,9 @@
 
 #include <string.h>
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -11,11 +13,16 @@
 static const char *const names[ISAS] = {"scalar", "avx2", "avx512", "neon"};
 
 #if defined(__x86_64__)
+static bool f16c(void) // clang's __builtin_cpu_supports doesn't know it
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+
 // AVX-512 here is what servers since Ice Lake and Zen 4 have: F, BW, DQ, VL and VNNI.
 bool isa_here(enum isa isa)
 {
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c();
     switch (isa) {
     case ISA_SCALAR:
         return true;

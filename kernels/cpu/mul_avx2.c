@@ -96,7 +96,7 @@ INLINE __m256 bytes_scaled(__m256 d, const uint8_t *p, bool sign)
 }
 
 INLINE struct scales scales_at(enum quant_scale kind, const uint8_t *s, const uint8_t *super,
-                               int half)
+                               size_t half)
 {
     struct scales out = {.first = _mm256_setzero_ps()};
     s += half * (kind == QUANT_DS_DMO || kind == QUANT_DS ? 8 : 16);
@@ -143,9 +143,9 @@ INLINE void prefetch(const uint8_t *p, uint64_t bytes)
         _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
 }
 
-INLINE void store(const struct job *j, uint64_t tile, int half, size_t t, __m256 sum)
+INLINE void store(const struct job *j, uint64_t tile, size_t half, size_t t, __m256 sum)
 {
-    uint64_t row = tile * MATRIX_TILE + (uint64_t)half * 8;
+    uint64_t row = tile * MATRIX_TILE + half * 8;
     float *y = j->y + t * j->y_stride + row;
     if (row + 8 <= j->m->rows) {
         _mm256_storeu_ps(y, sum);
@@ -157,20 +157,20 @@ INLINE void store(const struct job *j, uint64_t tile, int half, size_t t, __m256
 }
 
 // The exact sums of a block of nibbles for T tokens.
-INLINE void nibble_sums(const uint8_t *p, const char *const x[], int T, bool split,
+INLINE void nibble_sums(const uint8_t *p, const char *const x[], size_t T, bool split,
                         __m256i sums[][2])
 {
     const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     __m256i high[TOKENS_MAX], low[TOKENS_MAX];
-    for (int t = 0; t < T; t++)
+    for (size_t t = 0; t < T; t++)
         high[t] = low[t] = _mm256_setzero_si256();
 #pragma GCC unroll 4
-    for (int v = 0; v < 4; v++) {
+    for (size_t v = 0; v < 4; v++) {
         __m256i both = load(p + v * FORM_GROUP), w[2];
         w[0] = _mm256_and_si256(both, mask);
         w[1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
-        for (int i = 0; i < 2; i++)
-            for (int t = 0; t < T; t++) {
+        for (size_t i = 0; i < 2; i++)
+            for (size_t t = 0; t < T; t++) {
                 const char *at = x[t] + 4 * (v + 4 * i);
                 high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(w[i], broadcast4(at)));
                 if (split)
@@ -178,7 +178,7 @@ INLINE void nibble_sums(const uint8_t *p, const char *const x[], int T, bool spl
                         low[t], _mm256_maddubs_epi16(w[i], broadcast4(at + FORM_BLOCK)));
             }
     }
-    for (int t = 0; t < T; t++) {
+    for (size_t t = 0; t < T; t++) {
         __m256i sum = _mm256_madd_epi16(high[t], ones);
         if (split)
             sum = _mm256_add_epi32(_mm256_slli_epi32(sum, 8), _mm256_madd_epi16(low[t], ones));
@@ -187,15 +187,15 @@ INLINE void nibble_sums(const uint8_t *p, const char *const x[], int T, bool spl
 }
 
 // Likewise of bytes; of 16 columns each in two sums where scales are so.
-INLINE void byte_sums(const uint8_t *p, const char *const x[], int T, bool halves,
+INLINE void byte_sums(const uint8_t *p, const char *const x[], size_t T, bool halves,
                       __m256i sums[][2])
 {
     const __m256i mask = _mm256_set1_epi16(255);
 #pragma GCC unroll 8
-    for (int g = 0; g < 8; g++) {
+    for (size_t g = 0; g < 8; g++) {
         __m256i w = load(p + g * FORM_GROUP);
         __m256i even = _mm256_and_si256(w, mask), odd = _mm256_srli_epi16(w, 8);
-        for (int t = 0; t < T; t++) {
+        for (size_t t = 0; t < T; t++) {
             __m256i *sum = &sums[t][halves && g >= 4];
             *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(even, broadcast4(x[t] + 8 * g)));
             *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(odd, broadcast4(x[t] + 8 * g + 4)));
@@ -218,8 +218,8 @@ INLINE __m256 scaled(__m256 acc, const __m256i sums[2], const struct scales *s,
 }
 
 // Halves [half, half + H) of a tile with T tokens from t0 on, in integers.
-INLINE void half_integers(const struct job *j, uint64_t tile, size_t t0, int half, int H, int T,
-                          bool nibbles, enum quant_scale kind, bool split)
+INLINE void half_integers(const struct job *j, uint64_t tile, size_t t0, size_t half, size_t H,
+                          size_t T, bool nibbles, enum quant_scale kind, bool split)
 {
     const uint64_t step = operand_step(!nibbles ? OPERAND_WORDS
                                        : split  ? OPERAND_SPLIT
@@ -227,9 +227,9 @@ INLINE void half_integers(const struct job *j, uint64_t tile, size_t t0, int hal
     const uint8_t *p = form_tile(j->m, j->l.tile_bytes, tile), *super = p;
     const char *x[TOKENS_MAX];
     __m256 acc[2][TOKENS_MAX];
-    for (int t = 0; t < T; t++) {
-        x[t] = j->operands + (t0 + (size_t)t) * j->operand_bytes + sizeof(struct operand_block);
-        for (int h = 0; h < H; h++)
+    for (size_t t = 0; t < T; t++) {
+        x[t] = j->operands + (t0 + t) * j->operand_bytes + sizeof(struct operand_block);
+        for (size_t h = 0; h < H; h++)
             acc[h][t] = _mm256_setzero_ps();
     }
     for (uint64_t b = 0; b < j->l.blocks; b++, p += block_bytes(nibbles, kind)) {
@@ -239,10 +239,10 @@ INLINE void half_integers(const struct job *j, uint64_t tile, size_t t0, int hal
         }
         if (half == 0)
             prefetch(p, block_bytes(nibbles, kind));
-        for (int h = 0; h < H; h++) {
+        for (size_t h = 0; h < H; h++) {
             __m256i sums[TOKENS_MAX][2];
             const bool offset = kind == QUANT_DM || kind == QUANT_DS_DMO;
-            for (int t = 0; t < T; t++) {
+            for (size_t t = 0; t < T; t++) {
                 const struct operand_block *block =
                     operand_block_at(x[t] - sizeof(struct operand_block));
                 sums[t][0] = offset ? _mm256_setzero_si256() : broadcast4(&block->start[0]);
@@ -255,20 +255,20 @@ INLINE void half_integers(const struct job *j, uint64_t tile, size_t t0, int hal
             else
                 byte_sums(mine, x, T, kind == QUANT_DS, sums);
             struct scales s = scales_at(kind, p + integer_bytes(nibbles), super, half + h);
-            for (int t = 0; t < T; t++)
+            for (size_t t = 0; t < T; t++)
                 acc[h][t] = scaled(acc[h][t], sums[t], &s,
                                    operand_block_at(x[t] - sizeof(struct operand_block)), kind);
         }
-        for (int t = 0; t < T; t++)
+        for (size_t t = 0; t < T; t++)
             x[t] += step;
     }
-    for (int h = 0; h < H; h++)
-        for (int t = 0; t < T; t++)
-            store(j, tile, half + h, t0 + (size_t)t, acc[h][t]);
+    for (size_t h = 0; h < H; h++)
+        for (size_t t = 0; t < T; t++)
+            store(j, tile, half + h, t0 + t, acc[h][t]);
 }
 
 // The same with f32 activations: each weight is made as the type defines it.
-INLINE void half_dequantised(const struct job *j, uint64_t tile, size_t t0, int half, int T,
+INLINE void half_dequantised(const struct job *j, uint64_t tile, size_t t0, size_t half, size_t T,
                              bool nibbles, enum quant_scale kind)
 {
     const uint8_t *p = form_tile(j->m, j->l.tile_bytes, tile), *super = p;
@@ -276,8 +276,8 @@ INLINE void half_dequantised(const struct job *j, uint64_t tile, size_t t0, int 
     const __m256i zero = _mm256_set1_epi32(j->l.zero);
     const float *x[TOKENS_MAX];
     __m256 acc[TOKENS_MAX];
-    for (int t = 0; t < T; t++) {
-        x[t] = (const void *)(j->operands + (t0 + (size_t)t) * j->operand_bytes);
+    for (size_t t = 0; t < T; t++) {
+        x[t] = (const void *)(j->operands + (t0 + t) * j->operand_bytes);
         acc[t] = _mm256_setzero_ps();
     }
     for (uint64_t b = 0; b < j->l.blocks; b++, p += block_bytes(nibbles, kind)) {
@@ -286,86 +286,86 @@ INLINE void half_dequantised(const struct job *j, uint64_t tile, size_t t0, int 
             p += super_bytes(kind);
         }
         struct scales s = scales_at(kind, p + integer_bytes(nibbles), super, half);
-        for (int g = 0; g < 8; g++) {
+        for (size_t g = 0; g < 8; g++) {
             __m256i word = load(p + half * 32 + (nibbles ? g % 4 : g) * FORM_GROUP);
             if (nibbles && g >= 4)
                 word = _mm256_srli_epi32(word, 4);
             __m256 scale = kind == QUANT_DS && g >= 4 ? s.second : s.first;
-            for (int i = 0; i < 4; i++, word = _mm256_srli_epi32(word, 8)) {
+            for (size_t i = 0; i < 4; i++, word = _mm256_srli_epi32(word, 8)) {
                 __m256i q = _mm256_sub_epi32(_mm256_and_si256(word, byte), zero);
                 __m256 w = _mm256_mul_ps(_mm256_cvtepi32_ps(q), scale);
                 if (kind == QUANT_DM)
                     w = _mm256_add_ps(w, s.offset);
                 if (kind == QUANT_DS_DMO)
                     w = _mm256_sub_ps(w, s.offset);
-                for (int t = 0; t < T; t++)
-                    acc[t] = _mm256_fmadd_ps(
-                        w, _mm256_set1_ps(x[t][b * FORM_BLOCK + (uint64_t)(g * 4 + i)]), acc[t]);
+                for (size_t t = 0; t < T; t++)
+                    acc[t] = _mm256_fmadd_ps(w, _mm256_set1_ps(x[t][b * FORM_BLOCK + g * 4 + i]),
+                                             acc[t]);
             }
         }
     }
-    for (int t = 0; t < T; t++)
-        store(j, tile, half, t0 + (size_t)t, acc[t]);
+    for (size_t t = 0; t < T; t++)
+        store(j, tile, half, t0 + t, acc[t]);
 }
 
 // Two columns, or the first alone, of half a float tile.
-INLINE void floats_at(enum form form, const uint8_t *p, uint64_t pair, int half, bool two,
+INLINE void floats_at(enum form form, const uint8_t *p, uint64_t pair, size_t half, bool two,
                       __m256 w[2])
 {
     if (form == FORM_F32) {
-        p += pair * 128 + (uint64_t)half * 32;
+        p += pair * 128 + half * 32;
         w[0] = _mm256_loadu_ps((const void *)p);
         if (two)
             w[1] = _mm256_loadu_ps((const void *)(p + 64));
     } else if (form == FORM_F16) {
-        p += pair * 64 + (uint64_t)half * 16;
+        p += pair * 64 + half * 16;
         w[0] = halves_at(p);
         if (two)
             w[1] = halves_at(p + 32);
     } else {
-        __m256i both = load(p + pair * 64 + (uint64_t)half * 32);
+        __m256i both = load(p + pair * 64 + half * 32);
         w[0] = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
         w[1] = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32((int32_t)0xffff0000)));
     }
 }
 
 // H halves, of `tile` and the next.
-INLINE void float_halves(const struct job *j, uint64_t tile, size_t t0, int H, int T,
+INLINE void float_halves(const struct job *j, uint64_t tile, size_t t0, size_t H, size_t T,
                          enum form form)
 {
     const uint64_t cols = j->m->cols, pairs = cols / 2, pair_bytes = form == FORM_F32 ? 128 : 64;
     const uint8_t *p[HALVES_MAX];
     const float *x[TOKENS_MAX];
     __m256 acc[HALVES_MAX][TOKENS_MAX];
-    for (int t = 0; t < T; t++)
-        x[t] = (const void *)(j->operands + (t0 + (size_t)t) * j->operand_bytes);
-    for (int h = 0; h < H; h++) {
-        p[h] = form_tile(j->m, j->l.tile_bytes, tile + (uint64_t)h / 2);
-        for (int t = 0; t < T; t++)
+    for (size_t t = 0; t < T; t++)
+        x[t] = (const void *)(j->operands + (t0 + t) * j->operand_bytes);
+    for (size_t h = 0; h < H; h++) {
+        p[h] = form_tile(j->m, j->l.tile_bytes, tile + h / 2);
+        for (size_t t = 0; t < T; t++)
             acc[h][t] = _mm256_setzero_ps();
     }
     for (uint64_t k = 0; k < pairs; k++) {
         __m256 w[HALVES_MAX][2];
-        for (int h = 0; h < H; h++) {
+        for (size_t h = 0; h < H; h++) {
             if (h % 2 == 0)
                 prefetch(p[h] + k * pair_bytes, pair_bytes);
             floats_at(form, p[h], k, h % 2, true, w[h]);
         }
-        for (int i = 0; i < 2; i++)
-            for (int t = 0; t < T; t++) {
-                __m256 one = _mm256_set1_ps(x[t][2 * k + (uint64_t)i]);
-                for (int h = 0; h < H; h++)
+        for (size_t i = 0; i < 2; i++)
+            for (size_t t = 0; t < T; t++) {
+                __m256 one = _mm256_set1_ps(x[t][2 * k + i]);
+                for (size_t h = 0; h < H; h++)
                     acc[h][t] = _mm256_fmadd_ps(w[h][i], one, acc[h][t]);
             }
     }
-    for (int h = 0; h < H; h++)
-        for (int t = 0; t < T; t++) {
+    for (size_t h = 0; h < H; h++)
+        for (size_t t = 0; t < T; t++) {
             if (cols % 2) {
                 __m256 w[2];
                 floats_at(form, p[h], pairs, h % 2, false, w);
                 acc[h][t] = _mm256_fmadd_ps(w[0], _mm256_set1_ps(x[t][cols - 1]), acc[h][t]);
             }
-            store(j, tile + (uint64_t)h / 2, h % 2, t0 + (size_t)t, acc[h][t]);
+            store(j, tile + h / 2, h % 2, t0 + t, acc[h][t]);
         }
 }
 
@@ -476,8 +476,8 @@ static void avx2_mul(const struct matrix *m, const void *operands, size_t n, uin
                     .l = form_layout(m->dtype, m->cols),
                     .operands = operands,
                     .operand_bytes = avx2_operand_bytes(m),
-                    .y = y,
                     .y_stride = y_stride};
+    j.y = y;
     size_t chunk = CHUNK_BYTES / j.operand_bytes / TOKENS_MAX * TOKENS_MAX;
     if (chunk < TOKENS_MAX)
         chunk = TOKENS_MAX;

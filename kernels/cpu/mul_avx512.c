@@ -112,7 +112,7 @@ INLINE void prefetch(const uint8_t *p, uint64_t bytes)
 }
 
 // Groups v and v + 4 of a block.
-INLINE void integers_at(bool nibbles, const uint8_t *block, int v, __m512i w[2])
+INLINE void integers_at(bool nibbles, const uint8_t *block, size_t v, __m512i w[2])
 {
     if (nibbles) {
         __m512i both = _mm512_loadu_si512(block + v * 64), mask = _mm512_set1_epi8(15);
@@ -136,7 +136,7 @@ struct job {
 INLINE __mmask16 rows_mask(const struct matrix *m, uint64_t tile)
 {
     uint64_t left = m->rows - tile * MATRIX_TILE;
-    return left >= MATRIX_TILE ? 0xffff : (__mmask16)((1u << left) - 1);
+    return (__mmask16)(left >= MATRIX_TILE ? 0xffff : (1u << left) - 1);
 }
 
 // The exact sums of a block for one token: of the high and low parts, and again of the second half
@@ -155,7 +155,7 @@ INLINE struct sums sums_start(const struct operand_block *block, enum quant_scal
         {broadcast4(&block->start[0]), kind == QUANT_DS ? broadcast4(&block->start[1]) : zero}};
 }
 
-INLINE __m512i sums_total(const struct sums *s, int half, bool split)
+INLINE __m512i sums_total(const struct sums *s, size_t half, bool split)
 {
     return split ? _mm512_add_epi32(_mm512_slli_epi32(s->high[half], 8), s->low[half])
                  : s->low[half];
@@ -197,7 +197,7 @@ INLINE void store(const struct job *j, uint64_t tile, size_t t, __m512 sum)
 }
 
 // One tile with T tokens from t0 on, in integers.
-INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, int T, bool nibbles,
+INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, size_t T, bool nibbles,
                           enum quant_scale kind, bool split)
 {
     const uint64_t blocks = j->l.blocks, step = operand_step(split ? OPERAND_SPLIT : OPERAND_INT8);
@@ -205,8 +205,8 @@ INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, int T, 
     const char *x[TOKENS_MAX];
     __m512 acc[TOKENS_MAX];
 #pragma GCC unroll 8
-    for (int t = 0; t < T; t++) {
-        x[t] = j->operands + (t0 + (size_t)t) * j->operand_bytes;
+    for (size_t t = 0; t < T; t++) {
+        x[t] = j->operands + (t0 + t) * j->operand_bytes;
         acc[t] = _mm512_setzero_ps();
     }
     for (uint64_t b = 0; b < blocks; b++, p += block_bytes(nibbles, kind)) {
@@ -216,27 +216,27 @@ INLINE void tile_integers(const struct job *j, uint64_t tile, size_t t0, int T, 
         }
         prefetch(p, block_bytes(nibbles, kind));
         struct sums sums[TOKENS_MAX];
-        for (int t = 0; t < T; t++)
+        for (size_t t = 0; t < T; t++)
             sums[t] = sums_start(operand_block_at(x[t] + b * step), kind);
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; v++) {
+        for (size_t v = 0; v < 4; v++) {
             __m512i w[2];
             integers_at(nibbles, p, v, w);
-            for (int t = 0; t < T; t++)
+            for (size_t t = 0; t < T; t++)
                 sums_add(&sums[t], w, x[t] + b * step + sizeof(struct operand_block) + v * 4, kind,
                          split);
         }
         struct scales s = scales_at(kind, p + (nibbles ? 256 : 512), super);
-        for (int t = 0; t < T; t++)
+        for (size_t t = 0; t < T; t++)
             acc[t] =
                 sums_scaled(acc[t], &sums[t], &s, operand_block_at(x[t] + b * step), kind, split);
     }
-    for (int t = 0; t < T; t++)
-        store(j, tile, t0 + (size_t)t, acc[t]);
+    for (size_t t = 0; t < T; t++)
+        store(j, tile, t0 + t, acc[t]);
 }
 
 // The same with f32 activations: each weight is made as the type defines it.
-INLINE void tile_dequantised(const struct job *j, uint64_t tile, size_t t0, int T, bool nibbles,
+INLINE void tile_dequantised(const struct job *j, uint64_t tile, size_t t0, size_t T, bool nibbles,
                              enum quant_scale kind)
 {
     const uint8_t *p = form_tile(j->m, j->l.tile_bytes, tile), *super = p;
@@ -244,8 +244,8 @@ INLINE void tile_dequantised(const struct job *j, uint64_t tile, size_t t0, int 
     const __m512i zero = _mm512_set1_epi32(j->l.zero);
     const float *x[TOKENS_MAX];
     __m512 acc[TOKENS_MAX];
-    for (int t = 0; t < T; t++) {
-        x[t] = (const void *)(j->operands + (t0 + (size_t)t) * j->operand_bytes);
+    for (size_t t = 0; t < T; t++) {
+        x[t] = (const void *)(j->operands + (t0 + t) * j->operand_bytes);
         acc[t] = _mm512_setzero_ps();
     }
     for (uint64_t b = 0; b < j->l.blocks; b++, p += block_bytes(nibbles, kind)) {
@@ -255,26 +255,26 @@ INLINE void tile_dequantised(const struct job *j, uint64_t tile, size_t t0, int 
         }
         prefetch(p, block_bytes(nibbles, kind));
         struct scales s = scales_at(kind, p + (nibbles ? 256 : 512), super);
-        for (int g = 0; g < 8; g++) {
+        for (size_t g = 0; g < 8; g++) {
             __m512i pair[2];
             integers_at(nibbles, p, g % 4, pair);
             __m512i word = pair[g / 4];
             __m512 scale = kind == QUANT_DS && g >= 4 ? s.second : s.first;
-            for (int i = 0; i < 4; i++, word = _mm512_srli_epi32(word, 8)) {
+            for (size_t i = 0; i < 4; i++, word = _mm512_srli_epi32(word, 8)) {
                 __m512i q = _mm512_sub_epi32(_mm512_and_si512(word, byte), zero);
                 __m512 w = _mm512_mul_ps(_mm512_cvtepi32_ps(q), scale);
                 if (kind == QUANT_DM)
                     w = _mm512_add_ps(w, s.offset);
                 if (kind == QUANT_DS_DMO)
                     w = _mm512_sub_ps(w, s.offset);
-                for (int t = 0; t < T; t++)
-                    acc[t] = _mm512_fmadd_ps(
-                        w, _mm512_set1_ps(x[t][b * FORM_BLOCK + (uint64_t)(g * 4 + i)]), acc[t]);
+                for (size_t t = 0; t < T; t++)
+                    acc[t] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[t][b * FORM_BLOCK + g * 4 + i]),
+                                             acc[t]);
             }
         }
     }
-    for (int t = 0; t < T; t++)
-        store(j, tile, t0 + (size_t)t, acc[t]);
+    for (size_t t = 0; t < T; t++)
+        store(j, tile, t0 + t, acc[t]);
 }
 
 // Two columns of a float tile.
@@ -293,44 +293,45 @@ INLINE void floats_at(enum form form, const uint8_t *p, uint64_t pair, __m512 w[
     }
 }
 
-INLINE void float_tiles(const struct job *j, uint64_t tile, size_t t0, int R, int T, enum form form)
+INLINE void float_tiles(const struct job *j, uint64_t tile, size_t t0, size_t R, size_t T,
+                        enum form form)
 {
     const uint8_t *p = form_tile(j->m, j->l.tile_bytes, tile);
     const float *x[TOKENS_MAX];
     __m512 acc[4][TOKENS_MAX];
-    for (int t = 0; t < T; t++) {
-        x[t] = (const void *)(j->operands + (t0 + (size_t)t) * j->operand_bytes);
-        for (int r = 0; r < R; r++)
+    for (size_t t = 0; t < T; t++) {
+        x[t] = (const void *)(j->operands + (t0 + t) * j->operand_bytes);
+        for (size_t r = 0; r < R; r++)
             acc[r][t] = _mm512_setzero_ps();
     }
     uint64_t cols = j->m->cols, pairs = cols / 2;
     for (uint64_t k = 0; k < pairs; k++) {
         __m512 w[4][2];
-        for (int r = 0; r < R; r++) {
-            const uint8_t *part = p + (uint64_t)r * j->l.tile_bytes;
+        for (size_t r = 0; r < R; r++) {
+            const uint8_t *part = p + r * j->l.tile_bytes;
             prefetch(part + k * (form == FORM_F32 ? 128 : 64), form == FORM_F32 ? 128 : 64);
             floats_at(form, part, k, w[r]);
         }
-        for (int i = 0; i < 2; i++)
-            for (int t = 0; t < T; t++) {
-                __m512 one = _mm512_set1_ps(x[t][2 * k + (uint64_t)i]);
-                for (int r = 0; r < R; r++)
+        for (size_t i = 0; i < 2; i++)
+            for (size_t t = 0; t < T; t++) {
+                __m512 one = _mm512_set1_ps(x[t][2 * k + i]);
+                for (size_t r = 0; r < R; r++)
                     acc[r][t] = _mm512_fmadd_ps(w[r][i], one, acc[r][t]);
             }
     }
     if (cols % 2)
-        for (int r = 0; r < R; r++) {
-            const uint8_t *last = p + (uint64_t)r * j->l.tile_bytes;
+        for (size_t r = 0; r < R; r++) {
+            const uint8_t *last = p + r * j->l.tile_bytes;
             __m512 w = form == FORM_F32   ? _mm512_loadu_ps(last + pairs * 128)
                        : form == FORM_F16 ? halves_at(last + pairs * 64)
                                           : _mm512_castsi512_ps(_mm512_slli_epi32(
                                                 _mm512_loadu_si512(last + pairs * 64), 16));
-            for (int t = 0; t < T; t++)
+            for (size_t t = 0; t < T; t++)
                 acc[r][t] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[t][cols - 1]), acc[r][t]);
         }
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++)
-            store(j, tile + (uint64_t)r, t0 + (size_t)t, acc[r][t]);
+    for (size_t r = 0; r < R; r++)
+        for (size_t t = 0; t < T; t++)
+            store(j, tile + r, t0 + t, acc[r][t]);
 }
 
 typedef void tile_fn(const struct job *, uint64_t tile, size_t t0);
@@ -434,8 +435,8 @@ static void avx512_mul(const struct matrix *m, const void *operands, size_t n, u
                     .l = form_layout(m->dtype, m->cols),
                     .operands = operands,
                     .operand_bytes = avx512_operand_bytes(m),
-                    .y = y,
                     .y_stride = y_stride};
+    j.y = y;
     size_t chunk = CHUNK_BYTES / j.operand_bytes / TOKENS_MAX * TOKENS_MAX;
     if (chunk < TOKENS_MAX)
         chunk = TOKENS_MAX;

@@ -82,7 +82,7 @@ struct scales {
 };
 
 INLINE struct scales scales_at(enum quant_scale kind, const uint8_t *s, const uint8_t *super,
-                               int quad)
+                               size_t quad)
 {
     struct scales out = {.first = vdupq_n_f32(0)};
     s += quad * (kind == QUANT_DS_DMO || kind == QUANT_DS ? 4 : 8);
@@ -129,9 +129,9 @@ INLINE void prefetch(const uint8_t *p, uint64_t bytes)
         __builtin_prefetch(p + AHEAD + i);
 }
 
-INLINE void store(const struct job *j, uint64_t tile, int quad, size_t t, float32x4_t sum)
+INLINE void store(const struct job *j, uint64_t tile, size_t quad, size_t t, float32x4_t sum)
 {
-    uint64_t row = tile * MATRIX_TILE + (uint64_t)quad * 4;
+    uint64_t row = tile * MATRIX_TILE + quad * 4;
     float *y = j->y + t * j->y_stride + row, lanes[4];
     if (row + 4 <= j->m->rows) {
         vst1q_f32(y, sum);
@@ -148,13 +148,13 @@ struct sums {
 };
 
 // Four groups of columns, [16 half, 16 half + 16), of quads [quad, quad + Q).
-INLINE void sum_half(const uint8_t *p, int half, int quad, int Q, int T, const char *const x[],
-                     bool nibbles, uint8x16_t flip, bool split, int into,
+INLINE void sum_half(const uint8_t *p, size_t half, size_t quad, size_t Q, size_t T,
+                     const char *const x[], bool nibbles, uint8x16_t flip, bool split, int into,
                      struct sums sums[QUADS][TOKENS_MAX])
 {
     int8x16_t w[4][QUADS];
-    for (int g = 0; g < 4; g++)
-        for (int q = 0; q < Q; q++) {
+    for (size_t g = 0; g < 4; g++)
+        for (size_t q = 0; q < Q; q++) {
             const uint8_t *at = p + (nibbles ? g : 4 * half + g) * FORM_GROUP + (quad + q) * 16;
             uint8x16_t line = vld1q_u8(at);
             if (nibbles)
@@ -163,11 +163,11 @@ INLINE void sum_half(const uint8_t *p, int half, int quad, int Q, int T, const c
                 line = veorq_u8(line, flip);
             w[g][q] = vreinterpretq_s8_u8(line);
         }
-    for (int t = 0; t < T; t++) {
+    for (size_t t = 0; t < T; t++) {
         int8x16_t high = vld1q_s8((const void *)(x[t] + 16 * half)), low = high;
         if (split)
             low = vld1q_s8((const void *)(x[t] + FORM_BLOCK + 16 * half));
-        for (int q = 0; q < Q; q++) {
+        for (size_t q = 0; q < Q; q++) {
             struct sums *s = &sums[q][t];
             if (split) {
                 s->high[into] = vdotq_laneq_s32(s->high[into], w[0][q], high, 0);
@@ -194,7 +194,7 @@ INLINE struct sums sums_start(const struct operand_block *block, enum quant_scal
     return s;
 }
 
-INLINE float32x4_t sums_total(const struct sums *s, int half, bool split)
+INLINE float32x4_t sums_total(const struct sums *s, size_t half, bool split)
 {
     int32x4_t sum = split ? vaddq_s32(vshlq_n_s32(s->high[half], 8), s->low[half]) : s->low[half];
     return vcvtq_f32_s32(sum);
@@ -214,17 +214,17 @@ INLINE float32x4_t sums_scaled(float32x4_t acc, const struct sums *sums, const s
 }
 
 // Quads [quad, quad + Q) of a tile with T tokens from t0 on, in integers.
-INLINE void quad_integers(const struct job *j, uint64_t tile, size_t t0, int quad, int Q, int T,
-                          bool nibbles, enum quant_scale kind, bool split)
+INLINE void quad_integers(const struct job *j, uint64_t tile, size_t t0, size_t quad, size_t Q,
+                          size_t T, bool nibbles, enum quant_scale kind, bool split)
 {
     const uint64_t step = operand_step(split ? OPERAND_SPLIT : OPERAND_INT8);
     const uint8_t *p = form_tile(j->m, j->l.tile_bytes, tile), *super = p;
     const uint8x16_t flip = vdupq_n_u8(j->l.zero == 128 ? 0x80 : 0);
     const char *x[TOKENS_MAX];
     float32x4_t acc[QUADS][TOKENS_MAX];
-    for (int t = 0; t < T; t++) {
-        x[t] = j->operands + (t0 + (size_t)t) * j->operand_bytes + sizeof(struct operand_block);
-        for (int q = 0; q < Q; q++)
+    for (size_t t = 0; t < T; t++) {
+        x[t] = j->operands + (t0 + t) * j->operand_bytes + sizeof(struct operand_block);
+        for (size_t q = 0; q < Q; q++)
             acc[q][t] = vdupq_n_f32(0);
     }
     for (uint64_t b = 0; b < j->l.blocks; b++, p += block_bytes(nibbles, kind)) {
@@ -235,29 +235,29 @@ INLINE void quad_integers(const struct job *j, uint64_t tile, size_t t0, int qua
         if (quad == 0)
             prefetch(p, block_bytes(nibbles, kind));
         struct sums sums[QUADS][TOKENS_MAX];
-        for (int q = 0; q < Q; q++)
-            for (int t = 0; t < T; t++)
+        for (size_t q = 0; q < Q; q++)
+            for (size_t t = 0; t < T; t++)
                 sums[q][t] =
                     sums_start(operand_block_at(x[t] - sizeof(struct operand_block)), kind);
         sum_half(p, 0, quad, Q, T, x, nibbles, flip, split, 0, sums);
         sum_half(p, 1, quad, Q, T, x, nibbles, flip, split, kind == QUANT_DS, sums);
-        for (int q = 0; q < Q; q++) {
+        for (size_t q = 0; q < Q; q++) {
             struct scales s = scales_at(kind, p + integer_bytes(nibbles), super, quad + q);
-            for (int t = 0; t < T; t++)
+            for (size_t t = 0; t < T; t++)
                 acc[q][t] =
                     sums_scaled(acc[q][t], &sums[q][t], &s,
                                 operand_block_at(x[t] - sizeof(struct operand_block)), kind, split);
         }
-        for (int t = 0; t < T; t++)
+        for (size_t t = 0; t < T; t++)
             x[t] += step;
     }
-    for (int q = 0; q < Q; q++)
-        for (int t = 0; t < T; t++)
-            store(j, tile, quad + q, t0 + (size_t)t, acc[q][t]);
+    for (size_t q = 0; q < Q; q++)
+        for (size_t t = 0; t < T; t++)
+            store(j, tile, quad + q, t0 + t, acc[q][t]);
 }
 
 // The same with f32 activations: each weight is made as the type defines it.
-INLINE void quad_dequantised(const struct job *j, uint64_t tile, size_t t0, int quad, int T,
+INLINE void quad_dequantised(const struct job *j, uint64_t tile, size_t t0, size_t quad, size_t T,
                              bool nibbles, enum quant_scale kind)
 {
     const uint8_t *p = form_tile(j->m, j->l.tile_bytes, tile), *super = p;
@@ -265,8 +265,8 @@ INLINE void quad_dequantised(const struct job *j, uint64_t tile, size_t t0, int 
     const int32x4_t zero = vdupq_n_s32(j->l.zero);
     const float *x[TOKENS_MAX];
     float32x4_t acc[TOKENS_MAX];
-    for (int t = 0; t < T; t++) {
-        x[t] = (const void *)(j->operands + (t0 + (size_t)t) * j->operand_bytes);
+    for (size_t t = 0; t < T; t++) {
+        x[t] = (const void *)(j->operands + (t0 + t) * j->operand_bytes);
         acc[t] = vdupq_n_f32(0);
     }
     for (uint64_t b = 0; b < j->l.blocks; b++, p += block_bytes(nibbles, kind)) {
@@ -275,76 +275,76 @@ INLINE void quad_dequantised(const struct job *j, uint64_t tile, size_t t0, int 
             p += super_bytes(kind);
         }
         struct scales s = scales_at(kind, p + integer_bytes(nibbles), super, quad);
-        for (int g = 0; g < 8; g++) {
+        for (size_t g = 0; g < 8; g++) {
             uint32x4_t word =
                 vreinterpretq_u32_u8(vld1q_u8(p + quad * 16 + (nibbles ? g % 4 : g) * FORM_GROUP));
             if (nibbles && g >= 4)
                 word = vshrq_n_u32(word, 4);
             float32x4_t scale = kind == QUANT_DS && g >= 4 ? s.second : s.first;
-            for (int i = 0; i < 4; i++, word = vshrq_n_u32(word, 8)) {
+            for (size_t i = 0; i < 4; i++, word = vshrq_n_u32(word, 8)) {
                 int32x4_t q = vsubq_s32(vreinterpretq_s32_u32(vandq_u32(word, byte)), zero);
                 float32x4_t w = vmulq_f32(vcvtq_f32_s32(q), scale);
                 if (kind == QUANT_DM)
                     w = vaddq_f32(w, s.offset);
                 if (kind == QUANT_DS_DMO)
                     w = vsubq_f32(w, s.offset);
-                for (int t = 0; t < T; t++)
-                    acc[t] = vfmaq_n_f32(acc[t], w, x[t][b * FORM_BLOCK + (uint64_t)(g * 4 + i)]);
+                for (size_t t = 0; t < T; t++)
+                    acc[t] = vfmaq_n_f32(acc[t], w, x[t][b * FORM_BLOCK + g * 4 + i]);
             }
         }
     }
-    for (int t = 0; t < T; t++)
-        store(j, tile, quad, t0 + (size_t)t, acc[t]);
+    for (size_t t = 0; t < T; t++)
+        store(j, tile, quad, t0 + t, acc[t]);
 }
 
 // Two columns, or the first alone, of a quad of a float tile.
-INLINE void floats_at(enum form form, const uint8_t *p, uint64_t pair, int quad, bool two,
+INLINE void floats_at(enum form form, const uint8_t *p, uint64_t pair, size_t quad, bool two,
                       float32x4_t w[2])
 {
     if (form == FORM_F32) {
-        p += pair * 128 + (uint64_t)quad * 16;
+        p += pair * 128 + quad * 16;
         w[0] = vreinterpretq_f32_u8(vld1q_u8(p));
         if (two)
             w[1] = vreinterpretq_f32_u8(vld1q_u8(p + 64));
     } else if (form == FORM_F16) {
-        p += pair * 64 + (uint64_t)quad * 8;
+        p += pair * 64 + quad * 8;
         w[0] = halves_at(p);
         if (two)
             w[1] = halves_at(p + 32);
     } else {
-        uint32x4_t both = vreinterpretq_u32_u8(vld1q_u8(p + pair * 64 + (uint64_t)quad * 16));
+        uint32x4_t both = vreinterpretq_u32_u8(vld1q_u8(p + pair * 64 + quad * 16));
         w[0] = vreinterpretq_f32_u32(vshlq_n_u32(both, 16));
         w[1] = vreinterpretq_f32_u32(vandq_u32(both, vdupq_n_u32(0xffff0000)));
     }
 }
 
-INLINE void tile_floats(const struct job *j, uint64_t tile, size_t t0, int T, enum form form)
+INLINE void tile_floats(const struct job *j, uint64_t tile, size_t t0, size_t T, enum form form)
 {
     const uint64_t cols = j->m->cols, pairs = cols / 2, pair_bytes = form == FORM_F32 ? 128 : 64;
     const uint8_t *p = form_tile(j->m, j->l.tile_bytes, tile);
     const float *x[TOKENS_MAX];
     float32x4_t acc[QUADS][TOKENS_MAX], w[2];
-    for (int t = 0; t < T; t++) {
-        x[t] = (const void *)(j->operands + (t0 + (size_t)t) * j->operand_bytes);
-        for (int q = 0; q < QUADS; q++)
+    for (size_t t = 0; t < T; t++) {
+        x[t] = (const void *)(j->operands + (t0 + t) * j->operand_bytes);
+        for (size_t q = 0; q < QUADS; q++)
             acc[q][t] = vdupq_n_f32(0);
     }
     for (uint64_t k = 0; k < pairs; k++) {
         prefetch(p + k * pair_bytes, pair_bytes);
-        for (int q = 0; q < QUADS; q++) {
+        for (size_t q = 0; q < QUADS; q++) {
             floats_at(form, p, k, q, true, w);
-            for (int i = 0; i < 2; i++)
-                for (int t = 0; t < T; t++)
-                    acc[q][t] = vfmaq_n_f32(acc[q][t], w[i], x[t][2 * k + (uint64_t)i]);
+            for (size_t i = 0; i < 2; i++)
+                for (size_t t = 0; t < T; t++)
+                    acc[q][t] = vfmaq_n_f32(acc[q][t], w[i], x[t][2 * k + i]);
         }
     }
-    for (int q = 0; q < QUADS; q++) {
+    for (size_t q = 0; q < QUADS; q++) {
         if (cols % 2)
             floats_at(form, p, pairs, q, false, w);
-        for (int t = 0; t < T; t++) {
+        for (size_t t = 0; t < T; t++) {
             if (cols % 2)
                 acc[q][t] = vfmaq_n_f32(acc[q][t], w[0], x[t][cols - 1]);
-            store(j, tile, q, t0 + (size_t)t, acc[q][t]);
+            store(j, tile, q, t0 + t, acc[q][t]);
         }
     }
 }
@@ -363,7 +363,8 @@ typedef void tile_fn(const struct job *, uint64_t tile, size_t t0);
     ONE(name, 4, quad_integers(j, tile, t0, 0, 2, 4, nibbles, kind, split);                        \
         quad_integers(j, tile, t0, 2, 2, 4, nibbles, kind, split))
 #define DEQUANTISED(name, T, nibbles, kind)                                                        \
-    ONE(name, T, for (int q = 0; q < QUADS; q++) quad_dequantised(j, tile, t0, q, T, nibbles, kind))
+    ONE(name, T,                                                                                   \
+        for (size_t q = 0; q < QUADS; q++) quad_dequantised(j, tile, t0, q, T, nibbles, kind))
 #define QUANT(name, nibbles, kind)                                                                 \
     INTEGERS(name##_split, nibbles, kind, true)                                                    \
     INTEGERS(name##_int8, nibbles, kind, false)                                                    \
@@ -418,8 +419,8 @@ static void neon_mul(const struct matrix *m, const void *operands, size_t n, uin
                     .l = form_layout(m->dtype, m->cols),
                     .operands = operands,
                     .operand_bytes = neon_operand_bytes(m),
-                    .y = y,
                     .y_stride = y_stride};
+    j.y = y;
     tile_fn *const *fns =
         !quant_is(m->dtype)
             ? float_fns[m->form]

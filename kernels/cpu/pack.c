@@ -65,7 +65,7 @@ static void pack_plain_bytes(const struct form_layout *l, uint8_t *tile, uint64_
     for (uint64_t b = 0; b < l->blocks; b++, row += 34) {
         uint8_t *block = tile + b * l->block_bytes, *line = block + lane * 4;
         memcpy(block + l->integer_bytes + lane * 2, row, 2);
-        for (int i = 0; i < 8; i++) {
+        for (size_t i = 0; i < 8; i++) {
             uint32_t word = load32(row + 2 + i * 4) ^ 0x80808080;
             memcpy(line + i * 64, &word, 4);
         }
@@ -74,9 +74,9 @@ static void pack_plain_bytes(const struct form_layout *l, uint8_t *tile, uint64_
 
 static void pack_integers(const struct form_layout *l, uint8_t *line, const uint8_t *q)
 {
-    for (int g = 0; g < 8; g++)
-        for (int i = 0; i < 4; i++) {
-            if (l->integer_bytes == 8 * FORM_GROUP)
+    for (size_t g = 0; g < 8; g++)
+        for (size_t i = 0; i < 4; i++) {
+            if (l->integer_bytes == 8ull * FORM_GROUP)
                 line[g * 64 + i] = q[g * 4 + i];
             else if (g < 4)
                 line[g * 64 + i] = (uint8_t)(q[g * 4 + i] | q[16 + g * 4 + i] << 4);
@@ -129,6 +129,7 @@ void matrix_pack_tiles(struct matrix *m, const void *stored, uint64_t tile_begin
     assert(tile_begin <= tile_end && tile_end <= matrix_tiles(m));
     struct form_layout l = form_layout(m->dtype, m->cols);
     sv_dtype_info info = sv_dtype(m->dtype);
+    assert(info.elements > 0);
     uint64_t row_bytes = m->cols / info.elements * info.bytes;
     for (uint64_t t = tile_begin; t < tile_end; t++) {
         uint8_t *tile = (uint8_t *)m->data + t * l.tile_bytes;

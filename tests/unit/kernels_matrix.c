@@ -246,7 +246,7 @@ static void same_bits_in_any_batch(void **state)
         for (size_t n = 2; n <= TOKENS_MAX; n++) {
             size_t first = random_u32() % (TOKENS_MAX - n + 1);
             uint64_t cut = random_u32() % (tiles + 1);
-            memset(s.y, 0xff, TOKENS_MAX * ROWS * sizeof(float));
+            memset(s.y, 0xff, sizeof(float) * TOKENS_MAX * ROWS);
             matrix_mul(&s.m, s.operands + first * bytes, n, cut, tiles, s.y, ROWS);
             matrix_mul(&s.m, s.operands + first * bytes, n, 0, cut, s.y, ROWS);
             assert_memory_equal(s.y, s.want_y + first * ROWS, n * ROWS * sizeof(float));
@@ -337,9 +337,9 @@ static void largest_sums(void **state)
         setup_init(&s, isa, act, dtype, ROWS, COLS);
         for (int fill = 0; fill < 3; fill++) {
             static const uint8_t fills[] = {0xff, 0x80, 0x7f};
-            fill_blocks(s.stored, dtype, ROWS * COLS, fills[fill]);
+            fill_blocks(s.stored, dtype, (uint64_t)ROWS * COLS, fills[fill]);
             matrix_pack_tiles(&s.m, s.stored, 0, 1);
-            dequant(dtype, s.stored, ROWS * COLS, s.weights);
+            dequant(dtype, s.stored, (size_t)ROWS * COLS, s.weights);
             for (size_t t = 0; t < 4; t++) {
                 for (uint64_t k = 0; k < COLS; k++)
                     s.x[t * COLS + k] = k % 32 == 5 ? copysignf(1, tops[t]) : tops[t];
