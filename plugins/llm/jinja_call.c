@@ -193,6 +193,17 @@ static struct jv call_joiner(struct jv v)
     return v.cycler->v[v.cycler->pos++ ? 0 : 1];
 }
 
+// What a method of Markup gives is Markup.
+static struct jv call_method(struct jinja *j, const struct jmethod *m, const struct jargs *a)
+{
+    struct jv v = m->call(j, m->self, a);
+    if (v.kind == JV_STRING && m->self.kind == JV_STRING && m->self.s->markup && !v.s->markup) {
+        v = jstr_sub(j, v.s, 0, v.s->n);
+        v.s->markup = true;
+    }
+    return v;
+}
+
 bool jcall_can(struct jv v)
 {
     return v.kind == JV_MACRO || v.kind == JV_FUNCTION || v.kind == JV_METHOD ||
@@ -212,7 +223,7 @@ struct jv jcall_value(struct jinja *j, struct jv callee, const struct jargs *a)
     else if (callee.kind == JV_FUNCTION)
         v = callee.fn->call(j, a);
     else if (callee.kind == JV_METHOD)
-        v = callee.bound->call(j, callee.bound->self, a);
+        v = call_method(j, callee.bound, a);
     else if (callee.kind == JV_LOOP)
         v = jloop_call(j, callee.loop, a);
     else

@@ -299,7 +299,7 @@ struct node *jexpression_primary(struct parser *p, bool namespaces)
     if (jparser_is(p, "(")) {
         p->at++;
         jparser_nest(p);
-        struct node *n = jexpression_tuple(p, true, NULL, true);
+        struct node *n = jexpression_tuple(p, true, true);
         p->nesting--;
         jparser_expect(p, ")");
         return n;
@@ -311,21 +311,19 @@ struct node *jexpression_primary(struct parser *p, bool namespaces)
     jparser_unexpected(p, "an expression");
 }
 
-static bool tuple_ends(const struct parser *p, const char *extra)
+static bool tuple_ends(const struct parser *p)
 {
-    return p->at->kind == JTOK_VARIABLE_END || p->at->kind == JTOK_BLOCK_END ||
-           jparser_is(p, ")") || (extra && jparser_is_name(p, extra));
+    return p->at->kind == JTOK_VARIABLE_END || p->at->kind == JTOK_BLOCK_END || jparser_is(p, ")");
 }
 
-static struct node *tuple(struct parser *p, struct node *(*parse)(struct parser *),
-                          const char *extra, bool in_parens)
+static struct node *tuple(struct parser *p, struct node *(*parse)(struct parser *), bool in_parens)
 {
     struct node *n = jparser_node(p, NODE_TUPLE, p->at->line);
     bool comma = false;
     for (;;) {
         if (n->items.n)
             jparser_expect(p, ",");
-        if (tuple_ends(p, extra))
+        if (tuple_ends(p))
             break;
         jparser_push(p, &n->items, parse(p));
         if (!jparser_is(p, ","))
@@ -341,9 +339,9 @@ static struct node *tuple(struct parser *p, struct node *(*parse)(struct parser 
     return n;
 }
 
-struct node *jexpression_tuple(struct parser *p, bool cond, const char *extra, bool in_parens)
+struct node *jexpression_tuple(struct parser *p, bool cond, bool in_parens)
 {
-    return tuple(p, cond ? jexpression_parse : parse_or, extra, in_parens);
+    return tuple(p, cond ? jexpression_parse : parse_or, in_parens);
 }
 
 static struct node *plain_primary(struct parser *p)
@@ -366,9 +364,9 @@ static void check_target(struct parser *p, const struct node *n)
         jinja_fail(p->j, "can't assign to this expression");
 }
 
-struct node *jexpression_target(struct parser *p, bool namespaces, const char *extra)
+struct node *jexpression_target(struct parser *p, bool namespaces)
 {
-    struct node *n = tuple(p, namespaces ? namespace_primary : plain_primary, extra, false);
+    struct node *n = tuple(p, namespaces ? namespace_primary : plain_primary, false);
     check_target(p, n);
     return n;
 }

@@ -118,7 +118,8 @@ static void lex_comment(struct lexer *x)
         }
         at = close;
     }
-    jinja_fail(x->j, "Missing end of comment tag");
+    if (x->at < x->n) // jinja2 lets a comment begin at the very end
+        jinja_fail(x->j, "Missing end of comment tag");
 }
 
 // The end of "{%- raw -%}" or of "{%- endraw %}" at `at`; 0: it is something else.
@@ -149,7 +150,8 @@ static void lex_raw(struct lexer *x)
         move(x, end);
         return;
     }
-    jinja_fail(x->j, "Missing end of raw directive");
+    if (x->at < x->n)
+        jinja_fail(x->j, "Missing end of raw directive");
 }
 
 // Text up to the next tag, and the tag.

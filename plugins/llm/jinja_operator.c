@@ -207,6 +207,8 @@ struct jv joperator_negate(struct jinja *j, struct jv v)
         return jv_float(-v.f);
     if (jv_is_int(v))
         return int_binary(j, JOP_SUB, 0, jv_as_int(v));
+    if (v.kind == JV_BIG && jstr_is(v.s, "9223372036854775808"))
+        return jv_int(INT64_MIN);
     if (v.kind == JV_UNDEFINED)
         jv_fail_undefined(j, v);
     jinja_fail(j, "bad operand type for unary -: '%s'", jv_type(v));

@@ -130,11 +130,11 @@ static void parse_to_end(struct parser *p, struct node_list *body, const char *e
 
 static struct node *parse_set(struct parser *p, uint32_t line)
 {
-    struct node *target = jexpression_target(p, true, NULL);
+    struct node *target = jexpression_target(p, true);
     if (jparser_skip(p, "=")) {
         struct node *n = jparser_node(p, NODE_SET, line);
         n->a = target;
-        n->b = jexpression_tuple(p, true, NULL, false);
+        n->b = jexpression_tuple(p, true, false);
         return n;
     }
     struct node *n = jparser_node(p, NODE_SET_BLOCK, line);
@@ -148,10 +148,10 @@ static struct node *parse_for(struct parser *p, uint32_t line)
 {
     static const char *const ends[] = {"endfor", "else", NULL};
     struct node *n = jparser_node(p, NODE_FOR, line);
-    n->a = jexpression_target(p, false, "in");
+    n->a = jexpression_target(p, false);
     if (!jparser_skip_name(p, "in"))
         jparser_unexpected(p, "'in'");
-    n->b = jexpression_tuple(p, false, "recursive", false);
+    n->b = jexpression_tuple(p, false, false);
     if (jparser_skip_name(p, "if"))
         n->c = jexpression_parse(p);
     n->recursive = jparser_skip_name(p, "recursive");
@@ -172,7 +172,7 @@ static struct node *parse_if(struct parser *p, uint32_t line)
     static const char *const ends[] = {"elif", "else", "endif", NULL};
     struct node *first = jparser_node(p, NODE_IF, line), *n = first;
     for (;;) {
-        n->a = jexpression_tuple(p, false, NULL, false);
+        n->a = jexpression_tuple(p, false, false);
         parse_until(p, &n->body, ends);
         if (!jparser_skip_name(p, "elif"))
             break;
@@ -255,7 +255,7 @@ static struct node *parse_with(struct parser *p, uint32_t line)
     while (p->at->kind != JTOK_BLOCK_END) {
         if (n->items.n)
             jparser_expect(p, ",");
-        jparser_push(p, &n->items, jexpression_target(p, false, NULL));
+        jparser_push(p, &n->items, jexpression_target(p, false));
         jparser_expect(p, "=");
         jparser_push(p, &n->items, jexpression_parse(p));
     }
@@ -358,7 +358,7 @@ static void parse_body(struct parser *p, struct node_list *body, const char *con
             text->value = t->value;
             add_output(p, body, text);
         } else if (t->kind == JTOK_VARIABLE_BEGIN) {
-            add_output(p, body, jexpression_tuple(p, true, NULL, false));
+            add_output(p, body, jexpression_tuple(p, true, false));
             expect_kind(p, JTOK_VARIABLE_END, "'}}'");
         } else {
             if (ends_here(p, ends))

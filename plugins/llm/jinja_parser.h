@@ -31,8 +31,8 @@ struct jstr *jparser_name(struct parser *p);
 __attribute__((noreturn)) void jparser_unexpected(struct parser *p, const char *wanted);
 void jparser_nest(struct parser *p);
 struct node *jexpression_parse(struct parser *p);
-// `a, b`: a tuple; extra: a name that ends it, or NULL.
-struct node *jexpression_tuple(struct parser *p, bool cond, const char *extra, bool in_parens);
-struct node *jexpression_target(struct parser *p, bool namespaces, const char *extra);
+// `a, b`: a tuple.
+struct node *jexpression_tuple(struct parser *p, bool cond, bool in_parens);
+struct node *jexpression_target(struct parser *p, bool namespaces);
 struct node *jexpression_filters(struct parser *p, struct node *of, bool begun);
 struct node *jexpression_primary(struct parser *p, bool namespaces);
