@@ -243,7 +243,7 @@ void oracle_sample(const float *logits, uint32_t vocab, const sv_sampling *a,
         kept += out[i].p;
     }
     for (uint32_t i = 0; i < vocab; i++)
-        out[i].p /= kept;
+        out[i].p = e[0].x > -INFINITY ? out[i].p / kept : 0;
     free(e);
 }
 

@@ -41,7 +41,7 @@ struct oracle_choice {
 
 /*
  * The distribution that a row is drawn from: all ids by falling p, equal ones by rising id. Greedy:
- * one id has 1. Sorts the vocabulary, as vLLM's native sampler does.
+ * one id has 1. All 0: every id is banned. Sorts the vocabulary, as vLLM's native sampler does.
  */
 void oracle_sample(const float *logits, uint32_t vocab, const sv_sampling *a,
                    const int32_t *history, uint32_t n_history, struct oracle_choice *out);

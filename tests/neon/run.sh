@@ -21,10 +21,16 @@ for source in kernels/cpu/*.c; do
     $cc $flags $arch -O3 -ffp-contract=off -fno-math-errno -c "$source" -o "$object"
     objects="$objects $object"
 done
+for source in tests/kernels/oracle.c tests/kernels/world.c; do
+    object=$out/$(basename "$source" .c).o
+    # shellcheck disable=SC2086
+    $cc $flags -Itests -c "$source" -o "$object"
+    objects="$objects $object"
+done
 for test in tests/unit/kernels_*.c; do
     program=$out/unit_$(basename "$test" .c)
     # shellcheck disable=SC2086
-    $cc $flags -Itests/neon -DLLM_DATA="\"$PWD/tests/data/llm\"" -DTEST_DATA="\"$PWD/tests/unit\"" \
+    $cc $flags -Itests -Itests/neon -DLLM_DATA="\"$PWD/tests/data/llm\"" -DTEST_DATA="\"$PWD/tests/unit\"" \
         -DBUILD_DIR="\"$PWD/$out\"" "$test" $objects -static -pthread -lm -o "$program"
     echo "$program"
     $qemu "$program"
