@@ -88,6 +88,7 @@ void detok_push(struct detok *d, int32_t id, struct buf *out)
     if (t->decoder.bytes == BYTES_FALLBACK && !vocab_has(&t->vocab, id, VOCAB_BYTE))
         detok_flush(d, out); // text ends a run of bytes
     size_t before = buf_len(out);
+    buf_reserve(out, 1);                      // so that there is a place, even for nothing
     if (d->n_pending == 0 && d->strip == 0) { // mostly: whole characters, which stay where they are
         decoder_token(&t->decoder, &t->vocab, id, &d->state, out);
         size_t n = buf_len(out) - before;

@@ -24,7 +24,7 @@ struct encoder {
     struct fragments raw, normalized;
     bool special; // may be matched after the normalizer
     struct ids *out;
-    size_t most;
+    size_t before, most; // ids in out
 };
 
 static void encoder_finish(struct encoder *e)
@@ -44,7 +44,7 @@ static int check_room(const struct encoder *e, struct err *err)
     if (e->out->n <= e->most)
         return 0;
     e->out->n = e->most;
-    return err_set(err, SV_E_TOO_LARGE, "the text has more than %zu tokens", e->most);
+    return err_set(err, SV_E_TOO_LARGE, "the text has more than %zu tokens", e->most - e->before);
 }
 
 static void encode_word(struct encoder *e, const char *word, size_t n)
@@ -135,8 +135,11 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool
                      const struct span *spans, size_t n_spans, size_t max_ids, struct ids *ret,
                      struct err *err)
 {
-    struct encoder e = {
-        .t = t, .special = !spans && n_spans > 0, .out = ret, .most = ret->n + max_ids};
+    struct encoder e = {.t = t,
+                        .special = !spans && n_spans > 0,
+                        .out = ret,
+                        .before = ret->n,
+                        .most = ret->n + max_ids};
     if (e.most < max_ids)
         e.most = SIZE_MAX;
     int rc = add_special ? push_all(&e, t->head, t->n_head, err) : 0;
