@@ -460,10 +460,13 @@ static void aborts(void **state)
 static void pauses(void **state)
 {
     (void)state;
-    for (uint32_t depth = 1; depth <= 2; depth++) {
+    for (int kind = 0; kind < 4; kind++) {
         struct engine_config c = roomy;
-        c.n_blocks = 8;
-        struct world *w = world_create(c, depth);
+        if (kind > 1) // the slot is what b lacks
+            c.max_seqs = 1;
+        else
+            c.n_blocks = 8;
+        struct world *w = world_create(c, 1 + kind % 2);
         struct job *a = job_create(60, 50, 1), *b = job_create(100, 5, 2);
         assert_int_equal(job_add(w, a), 0);
         world_step(w);
