@@ -181,6 +181,7 @@ static double peak(bool bytes)
 struct product {
     struct matrix *m; // copies
     char *memory;
+    double pack_gb; // stored bytes a ns, one thread
     size_t copies, tokens;
     void *operands;
     float *y;
@@ -219,12 +220,15 @@ static void product_init(struct product *p, uint32_t dtype, uint64_t rows, uint6
     p->copies = (size_t)(BYTES / bytes + 1);
     p->m = calloc(p->copies, sizeof *p->m);
     p->memory = large(p->copies * bytes);
+    memset(p->memory, 1, p->copies * bytes);
+    uint64_t start = now_ns();
     for (size_t i = 0; i < p->copies; i++) {
         if (matrix_place(&p->m[i], options.isa, options.act, dtype, rows, cols,
                          p->memory + i * bytes))
             abort();
         matrix_pack_tiles(&p->m[i], data, 0, matrix_tiles(&p->m[i]));
     }
+    p->pack_gb = (double)(p->copies * stored) / (double)(now_ns() - start);
     free(data);
     size_t operand = matrix_operand_bytes(p->m);
     p->operands = aligned_alloc(64, operand * TOKENS_MAX);
@@ -259,6 +263,7 @@ static void measure(uint32_t dtype, uint64_t rows, uint64_t cols, double gb, con
         return;
     struct product p;
     product_init(&p, dtype, rows, cols);
+    printf("%-5s %-10s packed at %.1f GB/s\n", sv_dtype(dtype).name, shape, p.pack_gb);
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         if (options.tokens && options.tokens != counts[i])
             continue;

@@ -42,8 +42,21 @@ static void nibbles(uint8_t *q, const uint8_t *p, size_t n)
 // Bit i of the four bytes at p is the fifth bit of element i.
 static void fifth_bits(uint8_t *q, const uint8_t *p)
 {
-    for (uint32_t i = 0; i < 32; i++)
-        q[i] = (uint8_t)(q[i] | (p[i / 8] >> i % 8 & 1) << 4);
+    for (size_t i = 0; i < 32; i += 8) {
+        // Its copy in eight bytes, of which each keeps one bit; then 0x10 where there is one.
+        uint64_t bits = p[i / 8] * 0x0101010101010101u & 0x8040201008040201u, eight;
+        bits = ((bits + 0x7f7f7f7f7f7f7f7fu) & 0x8080808080808080u) >> 3;
+        memcpy(&eight, q + i, sizeof eight);
+        eight |= bits;
+        memcpy(q + i, &eight, sizeof eight);
+    }
+}
+
+// Bits [shift, shift + bits) of 32 bytes are the upper ones of 32 elements.
+static void upper_bits(uint8_t *q, const uint8_t *p, unsigned shift, uint8_t bits)
+{
+    for (size_t i = 0; i < 32; i++)
+        q[i] = (uint8_t)(q[i] | (p[i] >> shift & bits) << 4);
 }
 
 // Eight scales and eight offsets of 6 bits in 12 bytes: the first four of each in bytes 0-3 and
@@ -74,18 +87,16 @@ static void read_q5_k(struct quant *out, const uint8_t *p)
     six_bits(out, p + 4);
     for (size_t i = 0; i < 4; i++)
         nibbles(out->q + i * 64, p + 48 + i * 32, 32);
-    for (size_t i = 0; i < 256; i++) // bit g of byte i is of element i of group g
-        out->q[i] = (uint8_t)(out->q[i] | (p[16 + i % 32] >> i / 32 & 1) << 4);
+    for (unsigned g = 0; g < 8; g++) // bit g of byte i is of element i of group g
+        upper_bits(out->q + (size_t)g * 32, p + 16, g, 1);
 }
 
 static void read_q6_k(struct quant *out, const uint8_t *p)
 {
     for (size_t half = 0; half < 2; half++) {
         nibbles(out->q + half * 128, p + half * 64, 64);
-        const uint8_t *high = p + 128 + half * 32;
-        for (size_t i = 0; i < 128; i++)
-            out->q[half * 128 + i] =
-                (uint8_t)(out->q[half * 128 + i] | (high[i % 32] >> i / 32 * 2 & 3) << 4);
+        for (unsigned g = 0; g < 4; g++)
+            upper_bits(out->q + half * 128 + (size_t)g * 32, p + 128 + half * 32, 2 * g, 3);
     }
     memcpy(out->s, p + 192, 16);
     out->d = load16(p + 208);

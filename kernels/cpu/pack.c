@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * pack - stored rows into tiles. A model's start waits for this: the common types move words of 4
- * bytes and nothing else, about 5 bytes a cycle.
+ * bytes and nothing else.
+ *
+ * order  a run of columns of each of the 16 rows, then the next: what is written stays in the
+ *        first-level cache until its lines are full.
  */
 #include "cpu/form.h"
 #include "kernels/kernels.h"
@@ -9,12 +12,14 @@
 #include <assert.h>
 #include <string.h>
 
-static uint32_t load32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
+enum { RUN_BYTES = 16 << 10 }; // of a tile, about
+
+struct run {
+    const struct matrix *m;
+    struct form_layout l;
+    uint8_t *tile;
+    uint64_t k, end; // columns
+};
 
 // Words (of 4 bytes) of one row into its lane of 16-word lines.
 static void spread(uint8_t *line, const uint8_t *row, uint64_t words)
@@ -23,73 +28,76 @@ static void spread(uint8_t *line, const uint8_t *row, uint64_t words)
         memcpy(line + i * 64, row + i * 4, 4);
 }
 
-static void pack_f16_row(uint8_t *tile, uint64_t lane, const uint8_t *row, uint64_t cols)
+static void pack_floats(const struct run *run, uint64_t lane, const uint8_t *row)
 {
-    for (uint64_t k = 0; k < cols; k++)
-        memcpy(tile + k * 32 + lane * 2, row + k * 2, 2);
-}
-
-static void pack_float_row(const struct matrix *m, uint8_t *tile, uint64_t lane, const uint8_t *row)
-{
-    switch (m->form) {
+    uint64_t k = run->k, n = run->end - k;
+    switch (run->m->form) {
     case FORM_F32:
-        spread(tile + lane * 4, row, m->cols);
+        spread(run->tile + k * 64 + lane * 4, row + k * 4, n);
         break;
     case FORM_F16:
-        pack_f16_row(tile, lane, row, m->cols);
+        for (uint8_t *out = run->tile + lane * 2; k < run->end; k++)
+            memcpy(out + k * 32, row + k * 2, 2);
         break;
-    default:
-        spread(tile + lane * 4, row, m->cols / 2);
-        if (m->cols % 2)
-            memcpy(tile + m->cols / 2 * 64 + lane * 4, row + (m->cols - 1) * 2, 2);
+    default: // runs begin at pairs
+        spread(run->tile + k / 2 * 64 + lane * 4, row + k * 2, n / 2);
+        if (n % 2) {
+            uint32_t last = row[run->end * 2 - 2] | (uint32_t)row[run->end * 2 - 1] << 8;
+            memcpy(run->tile + run->end / 2 * 64 + lane * 4, &last, 4);
+        }
     }
 }
 
 // Q4_0 and Q4_1: nibbles are paired as stored.
-static void pack_plain_nibbles(const struct form_layout *l, uint8_t *tile, uint64_t lane,
-                               const uint8_t *row)
+static void pack_plain_nibbles(const struct run *run, uint64_t lane, const uint8_t *row)
 {
-    uint64_t halves = l->scale == QUANT_DM ? 2 : 1;
-    for (uint64_t b = 0; b < l->blocks; b++, row += 16 + 2 * halves) {
-        uint8_t *block = tile + b * l->block_bytes, *scale = block + l->integer_bytes + lane * 2;
-        memcpy(scale, row, 2);
+    const struct form_layout *l = &run->l;
+    uint64_t halves = l->scale == QUANT_DM ? 2 : 1, stored = 16 + 2 * halves;
+    for (uint64_t b = run->k / FORM_BLOCK; b < run->end / FORM_BLOCK; b++) {
+        uint8_t *block = run->tile + b * l->block_bytes, *scale = block + 256 + lane * 2;
+        const uint8_t *p = row + b * stored;
+        memcpy(scale, p, 2);
         if (halves == 2)
-            memcpy(scale + 32, row + 2, 2);
-        spread(block + lane * 4, row + 2 * halves, 4);
+            memcpy(scale + 32, p + 2, 2);
+        spread(block + lane * 4, p + 2 * halves, 4);
     }
 }
 
-static void pack_plain_bytes(const struct form_layout *l, uint8_t *tile, uint64_t lane,
-                             const uint8_t *row)
+static void pack_plain_bytes(const struct run *run, uint64_t lane, const uint8_t *row)
 {
-    for (uint64_t b = 0; b < l->blocks; b++, row += 34) {
-        uint8_t *block = tile + b * l->block_bytes, *line = block + lane * 4;
-        memcpy(block + l->integer_bytes + lane * 2, row, 2);
+    const struct form_layout *l = &run->l;
+    for (uint64_t b = run->k / FORM_BLOCK; b < run->end / FORM_BLOCK; b++) {
+        uint8_t *block = run->tile + b * l->block_bytes, *line = block + lane * 4;
+        const uint8_t *p = row + b * 34;
+        memcpy(block + l->integer_bytes + lane * 2, p, 2);
         for (size_t i = 0; i < 8; i++) {
-            uint32_t word = load32(row + 2 + i * 4) ^ 0x80808080;
+            uint32_t word;
+            memcpy(&word, p + 2 + i * 4, 4);
+            word ^= 0x80808080;
             memcpy(line + i * 64, &word, 4);
         }
     }
 }
 
-static void pack_integers(const struct form_layout *l, uint8_t *line, const uint8_t *q)
+static void pack_integers(bool nibbles, uint8_t *line, const uint8_t *q)
 {
-    for (size_t g = 0; g < 8; g++)
-        for (size_t i = 0; i < 4; i++) {
-            if (l->integer_bytes == 8ull * FORM_GROUP)
-                line[g * 64 + i] = q[g * 4 + i];
-            else if (g < 4)
-                line[g * 64 + i] = (uint8_t)(q[g * 4 + i] | q[16 + g * 4 + i] << 4);
-        }
+    uint32_t word[8];
+    memcpy(word, q, sizeof word);
+    for (size_t g = 0; g < (nibbles ? 4 : 8); g++) {
+        uint32_t w = nibbles ? word[g] | word[g + 4] << 4 : word[g];
+        memcpy(line + g * 64, &w, 4);
+    }
 }
 
 // One block of the stored type, taken apart: `first` is its first block of 32 columns.
-static void pack_quant(const struct form_layout *l, uint8_t *tile, uint64_t lane, uint64_t first,
-                       uint32_t elements, const struct quant *q)
+static void pack_quant(const struct run *run, uint64_t lane, uint64_t first, uint32_t elements,
+                       const struct quant *q)
 {
+    const struct form_layout *l = &run->l;
     for (uint64_t i = 0; i < elements / FORM_BLOCK; i++) {
-        uint8_t *block = tile + form_block_at(l, first + i), *scale = block + l->integer_bytes;
-        pack_integers(l, block + lane * 4, q->q + i * FORM_BLOCK);
+        uint8_t *block = run->tile + form_block_at(l, first + i);
+        uint8_t *scale = block + l->integer_bytes;
+        pack_integers(run->m->form == FORM_NIBBLES, block + lane * 4, q->q + i * FORM_BLOCK);
         if (l->scale == QUANT_DS_DMO) {
             scale[lane] = q->s[i];
             scale[16 + lane] = q->o[i];
@@ -98,28 +106,28 @@ static void pack_quant(const struct form_layout *l, uint8_t *tile, uint64_t lane
             scale[16 + lane] = q->s[2 * i + 1];
         }
     }
-    uint8_t *block = tile + form_block_at(l, first);
+    uint8_t *block = run->tile + form_block_at(l, first);
     uint8_t *halves = l->super_bytes ? block - l->super_bytes : block + l->integer_bytes;
     memcpy(halves + lane * 2, &q->d, 2);
     if (l->scale == QUANT_DM || l->scale == QUANT_DS_DMO)
         memcpy(halves + 32 + lane * 2, &q->m, 2);
 }
 
-static void pack_row(const struct matrix *m, const struct form_layout *l, uint8_t *tile,
-                     uint64_t lane, const uint8_t *row)
+static void pack_row(const struct run *run, uint64_t lane, const uint8_t *row)
 {
-    if (!quant_is(m->dtype)) {
-        pack_float_row(m, tile, lane, row);
-    } else if (m->dtype == SV_Q4_0 || m->dtype == SV_Q4_1) {
-        pack_plain_nibbles(l, tile, lane, row);
-    } else if (m->dtype == SV_Q8_0) {
-        pack_plain_bytes(l, tile, lane, row);
+    uint32_t dtype = run->m->dtype;
+    if (!quant_is(dtype)) {
+        pack_floats(run, lane, row);
+    } else if (dtype == SV_Q4_0 || dtype == SV_Q4_1) {
+        pack_plain_nibbles(run, lane, row);
+    } else if (dtype == SV_Q8_0) {
+        pack_plain_bytes(run, lane, row);
     } else {
-        struct quant_type type = quant_type(m->dtype);
-        for (uint64_t k = 0; k < m->cols; k += type.elements, row += type.bytes) {
+        struct quant_type type = quant_type(dtype);
+        for (uint64_t k = run->k; k < run->end; k += type.elements) {
             struct quant q;
-            quant_read(m->dtype, row, &q);
-            pack_quant(l, tile, lane, k / FORM_BLOCK, type.elements, &q);
+            quant_read(dtype, row + k / type.elements * type.bytes, &q);
+            pack_quant(run, lane, k / FORM_BLOCK, type.elements, &q);
         }
     }
 }
@@ -127,17 +135,26 @@ static void pack_row(const struct matrix *m, const struct form_layout *l, uint8_
 void matrix_pack_tiles(struct matrix *m, const void *stored, uint64_t tile_begin, uint64_t tile_end)
 {
     assert(tile_begin <= tile_end && tile_end <= matrix_tiles(m));
-    struct form_layout l = form_layout(m->dtype, m->cols);
+    struct run run = {.m = m, .l = form_layout(m->dtype, m->cols)};
     sv_dtype_info info = sv_dtype(m->dtype);
     assert(info.elements > 0);
-    uint64_t row_bytes = m->cols / info.elements * info.bytes;
+    const uint64_t row_bytes = m->cols / info.elements * info.bytes, bytes = run.l.tile_bytes;
+    // Columns of a run: whole blocks of any type.
+    const uint64_t columns = RUN_BYTES * m->cols / bytes / QUANT_MAX * QUANT_MAX + QUANT_MAX;
     for (uint64_t t = tile_begin; t < tile_end; t++) {
-        uint8_t *tile = (uint8_t *)m->data + t * l.tile_bytes;
-        uint64_t first = t * MATRIX_TILE;
-        uint64_t n = m->rows - first < MATRIX_TILE ? m->rows - first : MATRIX_TILE;
-        // Rows that are not there, and the ends of parts, are zeros.
-        memset(tile, 0, l.tile_bytes);
-        for (uint64_t r = 0; r < n; r++)
-            pack_row(m, &l, tile, r, (const uint8_t *)stored + (first + r) * row_bytes);
+        run.tile = (uint8_t *)m->data + t * bytes;
+        const uint64_t first = t * MATRIX_TILE, left = m->rows - first;
+        const uint64_t n = left < MATRIX_TILE ? left : MATRIX_TILE;
+        const uint8_t *rows = (const uint8_t *)stored + first * row_bytes;
+        // Rows that are not there, and what pads the end, are zeros.
+        if (n < MATRIX_TILE)
+            memset(run.tile, 0, bytes);
+        else
+            memset(run.tile + bytes - 64, 0, 64);
+        for (run.k = 0; run.k < m->cols; run.k = run.end) {
+            run.end = m->cols - run.k < columns ? m->cols : run.k + columns;
+            for (uint64_t r = 0; r < n; r++)
+                pack_row(&run, r, rows + r * row_bytes);
+        }
     }
 }
