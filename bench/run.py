@@ -8,7 +8,7 @@ proxy  `echo` and a no-op that answers N bytes, through 1 ingress and 1 worker, 
        proxies to an nginx upstream with 1 worker each. All servers share one core, wrk has another.
 sse    the ingress's CPU time per event of 100 streams against a bare loop that writes the same.
 start  from exec to the first answer; memory and processes of an idle server.
-llm    a language model against llama.cpp: llm.py says how.
+llm    a language model against llama.cpp: llm_bench.py says how.
 
 Environment: SALVER_BUILD (build), BENCH_ROUNDS (7), BENCH_SECONDS a run (3), BENCH_QUICK=1 for a
 look while developing, BENCH_SERVER_CORE (0), BENCH_LOAD_CORE (1).
@@ -431,7 +431,7 @@ def start(folder):
 
 
 def llm(folder):
-    from llm import run  # with what only this one needs
+    from llm_bench import run  # with what only this one needs
 
     run(folder)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench K=llm`: the LLM plugin against llama.cpp, SmolLM2-135M in three formats, interleaved.
 
-Ours is what a user gets: a server, HTTP, /v1/completions with token ids, greedy, streamed. llama.cpp is driven
+Ours is what a user gets: a server, HTTP, /v1/completions with token ids, greedy, streamed; "engine" is what the
+same model does without a server (llm_rates.c). llama.cpp is driven
 in its own process through llama_decode, and once through llama-cpp-python's own generator ("plain"), without
 any server. See README.md for what each figure is.
 
@@ -36,7 +37,14 @@ PROMPT, SHORT, DECODE = 512, 16, 64  # tokens
 CONTEXT = 1024
 VOCAB = (1000, 49152)  # ids of prompts: words, not special tokens
 MODEL = "m"
-NAMES = {"default": "ours", "int8": "ours, int8 activations", "llama": "llama.cpp", "plain": "llama.cpp, plain"}
+NAMES = {
+    "default": "ours",
+    "engine": "ours, engine",
+    "int8": "ours, int8 activations",
+    "llama": "llama.cpp",
+    "plain": "llama.cpp, plain",
+}
+OURS = ("default", "engine", "int8")
 
 
 # ---- what is measured --------------------------------------------------------------------------
@@ -116,6 +124,19 @@ class Llama:
         self.process.wait(30)
 
 
+def engine_rates(path, threads, seqs):
+    """(prompt, decode) without a server."""
+    command = [harness.TOOLS / "llm_rates", path, threads, "auto", seqs]
+
+    def rate(prompt, tokens, what):
+        out = subprocess.run(
+            [str(w) for w in (*command, prompt, tokens, 1)], capture_output=True, check=True, text=True
+        ).stdout
+        return json.loads(out.splitlines()[-1])[what]
+
+    return rate(PROMPT, 1, "prompt"), rate(SHORT, DECODE, "decode")
+
+
 def stream_bandwidth(size, threads):
     out = subprocess.run([harness.TOOLS / "stream", str(size), str(threads), "0.5"], capture_output=True, check=True)
     return float(out.stdout)
@@ -172,6 +193,9 @@ def measure(path, folder, threads):
                 for who, engine in [*ours.items(), ("llama", peer)]:
                     note(f"prompt {seqs}", who, engine.prompt(seqs))
                     note(f"decode {seqs}", who, engine.decode(seqs))
+                prompt, decode = engine_rates(path, threads, seqs)
+                note(f"prompt {seqs}", "engine", prompt)
+                note(f"decode {seqs}", "engine", decode)
             note("decode 1", "plain", peer.plain())
     finally:
         for engine in [*ours.values(), peer]:
@@ -185,9 +209,9 @@ def print_table(name, threads, rates, floor, about):
     print("| | tokens/s: median (min-max) | to llama.cpp | share of the stream |\n|---|---|---|---|")
     for (what, who), values in sorted(rates.items(), key=lambda r: (r[0][0].split()[0], int(r[0][0].split()[1]))):
         kind, seqs = what.split()
-        label = f"{kind}, {seqs} request{'s' if seqs != '1' else ''}: {NAMES[who]}"
+        label = f"{kind}, {seqs} request{'' if seqs == '1' else 's'}: {NAMES[who]}"
         median, peer = statistics.median(values), statistics.median(rates[what, "llama"])
-        ratio = f"{median / peer:.2f}" if who in ("default", "int8") else ""
+        ratio = f"{median / peer:.2f}" if who in OURS else ""
         # Each step of a decoder reads all weights once, whatever the number of requests.
         share = median / int(seqs) * about["bytes"] / statistics.median(floor)
         print(f"| {label} | {spread(values)} | {ratio} | {f'{share:.2f}' if kind == 'decode' else ''} |")
