@@ -11,6 +11,8 @@
 #include "llm/template.h"
 #include "llm/tokenizer.h"
 
+#include <string.h>
+
 static int open_folder(struct model *m, struct err *err)
 {
     m->format = FORMAT_HF;
@@ -39,8 +41,19 @@ static int open_gguf(struct model *m, struct err *err)
     return rc < 0 ? err_ctx(err, "'%s'", m->path) : 0;
 }
 
+// One file of a folder, which is no model without the others.
+static bool is_safetensors(const char *path)
+{
+    static const char end[] = ".safetensors";
+    size_t n = strlen(path), m = sizeof end - 1;
+    return n > m && !strcmp(path + n - m, end);
+}
+
 int model_open(const char *path, struct model **ret, struct err *err)
 {
+    if (is_safetensors(path))
+        return err_set(err, SV_E_INVALID,
+                       "'%s': name the folder with config.json and the tokenizer instead", path);
     struct model *m = xcalloc(1, sizeof *m);
     m->path = xstrdup(path);
     int rc = hf_is_folder(path) ? open_folder(m, err) : open_gguf(m, err);

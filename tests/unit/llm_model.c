@@ -569,6 +569,26 @@ static void takes_odd_files(void **state)
     buf_finish(&file);
 }
 
+static void opens_models_alone(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *says;
+    } rows[] = {
+        {LLM_DATA "/tiny-llama/model.safetensors", "name the folder with config.json"},
+        {LLM_DATA "/tiny-llama/config.json", "config.json': not a GGUF file"},
+        {LLM_DATA "/nothing.gguf", "nothing.gguf': No such file"},
+        {LLM_DATA, "/config.json': No such file"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct model *m;
+        struct err err = {0};
+        int rc = model_open(rows[i].path, &m, &err);
+        if (rc >= 0 || !strstr(err.msg, rows[i].says))
+            fail_msg("wanted \"%s\", got %d \"%s\"", rows[i].says, rc, err.msg);
+    }
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -592,6 +612,7 @@ int main(void)
         cmocka_unit_test(survives_failures),   cmocka_unit_test(refuses_plans),
         cmocka_unit_test(reads_templates),     cmocka_unit_test(opens_folders),
         cmocka_unit_test(checks_tensors),      cmocka_unit_test(takes_odd_files),
+        cmocka_unit_test(opens_models_alone),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
