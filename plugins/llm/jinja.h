@@ -51,8 +51,8 @@ __attribute__((noreturn, format(printf, 2, 3))) void jinja_fail(struct jinja *j,
 // Without the line: the template's own words.
 __attribute__((noreturn)) void jinja_raise(struct jinja *j, const char *text, size_t n);
 
-void *jinja_alloc(struct jinja *j, size_t n); // zeroed; never NULL
-void *jinja_array(struct jinja *j, size_t n, size_t size);
+__attribute__((returns_nonnull)) void *jinja_alloc(struct jinja *j, size_t n); // zeroed
+__attribute__((returns_nonnull)) void *jinja_array(struct jinja *j, size_t n, size_t size);
 
 void jinja_enter(struct jinja *j); // one level deeper
 static inline void jinja_leave(struct jinja *j)

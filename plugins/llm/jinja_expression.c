@@ -255,6 +255,7 @@ static struct node *parse_strings(struct parser *p)
     struct node *n = constant(p, p->at->value);
     while (p->at->kind == JTOK_STRING)
         n->value = jstr_concat(p->j, n->value.s, (p->at++)->value.s);
+    jstr_freeze(p->j, n->value.s);
     return n;
 }
 

@@ -98,8 +98,11 @@ static void put_data(struct lexer *x, size_t begin, size_t end, char sign, bool 
             stop = from == end ? line : end;
         }
     }
-    if (stop > begin)
-        add(x, JTOK_DATA)->value = jstr_new(x->j, x->p + begin, stop - begin, true);
+    if (stop <= begin)
+        return;
+    struct jv text = jstr_new(x->j, x->p + begin, stop - begin, true);
+    jstr_freeze(x->j, text.s);
+    add(x, JTOK_DATA)->value = text;
 }
 
 static void lex_comment(struct lexer *x)
@@ -221,7 +224,9 @@ static bool lex_name(struct lexer *x)
     }
     if (end == x->at)
         return false;
-    add(x, JTOK_NAME)->value = jstr_new(x->j, x->p + x->at, end - x->at, true);
+    struct jv name = jstr_new(x->j, x->p + x->at, end - x->at, true);
+    jstr_freeze(x->j, name.s);
+    add(x, JTOK_NAME)->value = name;
     move(x, end);
     return true;
 }
@@ -383,6 +388,7 @@ static void lex_string(struct lexer *x)
         }
         t->value = jbuild_end(&b);
     }
+    jstr_freeze(x->j, t->value.s);
     move(x, end + 1);
 }
 

@@ -504,7 +504,9 @@ struct jv joperator_slice(struct jinja *j, struct jv v, struct jv start, struct 
     int64_t from = bound(j, start, by < 0 ? high : low, n, low, high);
     int64_t to = bound(j, stop, by < 0 ? low : high, n, low, high);
     by = by < -n - 1 ? -n - 1 : by > n + 1 ? n + 1 : by; // the same items, and no overflow
-    int64_t count = by < 0 ? (from - to - by - 1) / -by : (to - from + by - 1) / by;
+    int64_t stride = by < 0 ? -by : by, distance = by < 0 ? from - to : to - from;
+    CHECK(stride > 0);
+    int64_t count = (distance + stride - 1) / stride;
     size_t items = count > 0 ? (size_t)count : 0;
     if (v.kind == JV_STRING)
         return slice_string(j, v.s, from, by, items);

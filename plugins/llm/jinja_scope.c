@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "llm/jinja_scope.h"
 
+#include "base/check.h"
 #include "llm/jinja_string.h"
 
 struct resolver {
@@ -21,6 +22,7 @@ static bool same(const struct jstr *a, const struct jstr *b)
 
 static struct scope_name *find_own(struct jinja *j, const struct scope *s, const struct jstr *name)
 {
+    CHECK(s);
     jinja_step(j, s->n);
     for (size_t i = 0; i < s->n; i++)
         if (same(s->v[i].name, name))
@@ -45,6 +47,7 @@ static bool find(struct jinja *j, const struct scope *s, const struct jstr *name
 static struct scope_name *define(struct jinja *j, struct scope *s, struct jstr *name,
                                  enum scope_load load)
 {
+    CHECK(s);
     if (s->n == s->cap) {
         size_t cap = s->cap ? s->cap * 2 : 4;
         struct scope_name *v = jinja_array(j, cap, sizeof *v);

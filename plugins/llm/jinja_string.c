@@ -75,6 +75,13 @@ size_t jstr_chars(struct jinja *j, struct jstr *s)
     return n;
 }
 
+void jstr_freeze(struct jinja *j, struct jstr *s)
+{
+    jstr_chars(j, s);
+    if (s->text != &trusted_text && s->text != &untrusted_text)
+        s->text->cap = 0;
+}
+
 size_t jstr_offset(struct jinja *j, struct jstr *s, size_t chars)
 {
     if (jstr_chars(j, s) == s->n)
@@ -221,7 +228,7 @@ static void make_room(struct jinja *j, struct jtext *t, size_t n)
     size_t cap = t->cap * 2 > t->used + n ? t->cap * 2 : t->used + n;
     cap = cap < 32 ? 32 : cap;
     char *data = jinja_alloc(j, cap);
-    if (t->used)
+    if (t->data)
         memcpy(data, t->data, t->used);
     t->data = data;
     t->cap = cap;
@@ -258,6 +265,7 @@ void jbuild_put(struct jbuild *b, const char *p, size_t n, bool trusted)
             add_run(b->j, t, t->used, t->trusted);
         add_run(b->j, t, t->used + n, trusted);
     }
+    CHECK(t->data);
     memcpy(t->data + t->used, p, n);
     t->used += n;
 }

@@ -40,6 +40,8 @@ struct jv jstr_of(struct jinja *j, const char *text); // ours, static: untrusted
 struct jv jstr_sub(struct jinja *j, const struct jstr *s, size_t from, size_t n); // bytes
 struct jv jstr_concat(struct jinja *j, struct jstr *a, struct jstr *b);
 size_t jstr_chars(struct jinja *j, struct jstr *s);
+// For what outlives this arena's owner: never grown in place, nor written to by jstr_chars.
+void jstr_freeze(struct jinja *j, struct jstr *s);
 size_t jstr_offset(struct jinja *j, struct jstr *s, size_t chars); // of that character
 bool jstr_equal(struct jinja *j, const struct jstr *a, const struct jstr *b);
 int jstr_compare(struct jinja *j, const struct jstr *a, const struct jstr *b);

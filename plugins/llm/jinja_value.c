@@ -66,7 +66,7 @@ struct jv jv_concat(struct jinja *j, struct jv a, struct jv b)
         items = jinja_alloc(j, sizeof *items);
         items->cap = (l->n + r->n) * 2;
         items->v = jinja_array(j, items->cap + 1, sizeof *items->v);
-        if (l->n)
+        if (l->v)
             memcpy(items->v, l->v, l->n * sizeof *items->v);
         items->used = l->n;
         *sum = (struct jlist){.v = items->v, .n = l->n + r->n, .items = items};

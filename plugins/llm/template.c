@@ -219,8 +219,8 @@ static void cut_spans(struct spans *s, size_t end)
 static void cut_at_tag(struct jinja *j, struct jsink *sink)
 {
     const struct jstr *final = j->final_text;
-    struct jstr out = {.p = buf_head(sink->out) + sink->begin,
-                       .n = buf_len(sink->out) - sink->begin};
+    size_t n = buf_len(sink->out) - sink->begin;
+    struct jstr out = {.p = n ? buf_head(sink->out) + sink->begin : "", .n = n};
     struct jstr tag = {.p = CONTINUE_TAG, .n = strlen(CONTINUE_TAG) - 1};
     size_t from = 0, to = final->n;
     jstr_strip(final, &from, &to);

@@ -555,6 +555,39 @@ static void growing(void **state)
     buf_finish(&out);
 }
 
+/* Compiled templates are shared: nothing that a rendering does stays in them. */
+
+static const char shared_source[] =
+    "{{ 'a\\n' ~ x }}{{ 'b\\t' 'c' + x }}{% set s = '\\x41' ~ x %}{{ s }}{{ 'é'|length }}"
+    "{% for c in 'ü\\n' %}{{ c }}{% endfor %}{{ 'ö\\n'|indent(x|length) }}{{ y.missing }}";
+
+static void *render_shared(void *arg)
+{
+    for (int i = 0; i < 50; i++) {
+        yyjson_doc *doc = parse("{\"x\":\"12\",\"y\":{}}", 17);
+        struct template_input in = {.extra = yyjson_doc_get_root(doc)};
+        struct buf out = {0};
+        assert_int_equal(template_render(arg, &in, &out, NULL, NULL), 0);
+        assert_string_equal(buf_cstr(&out), "a\n12b\tc12A121ü\nö\n");
+        buf_finish(&out);
+        yyjson_doc_free(doc);
+    }
+    return NULL;
+}
+
+static void shared(void **state)
+{
+    (void)state;
+    struct template *t = NULL;
+    pthread_t threads[3];
+    assert_int_equal(template_compile(shared_source, sizeof shared_source - 1, &t, NULL), 0);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, render_shared, t), 0);
+    for (size_t i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    template_destroy(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -564,7 +597,7 @@ int main(void)
         cmocka_unit_test(chains),         cmocka_unit_test(small_stack),
         cmocka_unit_test(deep_input),     cmocka_unit_test(inputs),
         cmocka_unit_test(continued),      cmocka_unit_test(dates),
-        cmocka_unit_test(growing),
+        cmocka_unit_test(growing),        cmocka_unit_test(shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
