@@ -88,7 +88,7 @@ const char *charsmap_find(const struct charsmap *m, const char *text, size_t n, 
 {
     const char *found = NULL;
     uint32_t at = 0;
-    for (size_t i = 0; m->n_units > 0 && i <= n; i++) {
+    for (size_t i = 0; m->texts && i <= n; i++) {
         uint32_t unit = m->units[at];
         if (i > 0 && unit >> 8 & 1) {
             uint32_t leaf = at ^ ((unit >> 10) << ((unit & 1u << 9) >> 6));

@@ -2,51 +2,10 @@
 #include "llm/regex_set.h"
 
 #include "abi/plugin.h"
-#include "base/check.h"
 #include "base/err.h"
 
 #include <ctype.h>
-#include <stdio.h>
 #include <string.h>
-
-// Classes by name. `of`: general categories ("L" is all that begin with it); `more`: PCRE2 items.
-struct named {
-    const char *name, *of, *more;
-};
-
-static const struct named names[] = {
-    {"alpha", "L M Nl",
-     "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-"
-     "\\x{1f189}"},
-    {"digit", "Nd", ""},
-    {"space", "", REGEX_SPACE},
-    {"word", REGEX_WORD_CATEGORIES, REGEX_WORD_EXTRA},
-    {"punct", "P S", ""},
-    {"cntrl", "Cc", ""},
-    {"xdigit", "", "0-9A-Fa-f"},
-    {"ascii", "", "\\x{0}-\\x{7f}"},
-    {"any", "", "\\x{0}-\\x{10ffff}"},
-    {"letter", "L", ""},
-    {"mark", "M", ""},
-    {"number", "N", ""},
-    {"punctuation", "P", ""},
-    {"symbol", "S", ""},
-    {"separator", "Z", ""},
-    {"lowercaseletter", "Ll", ""},
-    {"uppercaseletter", "Lu", ""},
-    {"titlecaseletter", "Lt", ""},
-    {"modifierletter", "Lm", ""},
-    {"otherletter", "Lo", ""},
-    {"decimalnumber", "Nd", ""},
-};
-
-// Scripts as they stand in Unicode's Scripts.txt; PCRE2 takes these by name.
-static const char *const scripts[] = {
-    "Arabic",   "Armenian", "Bengali",  "Bopomofo", "Cyrillic", "Devanagari", "Ethiopic",
-    "Georgian", "Greek",    "Gujarati", "Gurmukhi", "Hangul",   "Hebrew",     "Hiragana",
-    "Kannada",  "Katakana", "Khmer",    "Lao",      "Latin",    "Malayalam",  "Mongolian",
-    "Myanmar",  "Oriya",    "Sinhala",  "Tamil",    "Telugu",   "Thai",       "Tibetan",
-};
 
 void regex_set_finish(struct regex_set *s)
 {
@@ -65,7 +24,7 @@ static void put_category(struct buf *out, const char *g, size_t len)
             buf_printf(out, "\\x{%x}-\\x{%x}", r[i].lo, r[i].hi);
 }
 
-static void put_named(struct buf *out, const struct named *c)
+static void put_named(struct buf *out, const struct regex_class *c)
 {
     for (const char *g = c->of; *g;) {
         size_t len = strcspn(g, " ");
@@ -112,20 +71,11 @@ static int put_class(struct buf *out, const char *name, size_t n, struct err *er
         put_category(out, key, len);
         return 0;
     }
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (strcmp(names[i].name, key) == 0) {
-            put_named(out, &names[i]);
-            return 0;
-        }
-    if (strcmp(key, "han") == 0) { // by code points: PCRE2 10.40 changed what \p{Han} means
-        buf_puts(out, REGEX_HAN);
+    const struct regex_class *class = regex_class_find(key);
+    if (class) {
+        put_named(out, class);
         return 0;
     }
-    for (size_t i = 0; i < ARRAY_LEN(scripts); i++)
-        if (strcasecmp(scripts[i], key) == 0) {
-            buf_printf(out, "\\p{%s}", scripts[i]);
-            return 0;
-        }
     return err_set(err, SV_E_UNSUPPORTED,
                    "the class '%.*s' is not known; general categories, POSIX names and common "
                    "scripts are",
@@ -217,6 +167,28 @@ static int read_shorthand(struct regex_set *s, const char *p, size_t n, size_t *
                                               : "xdigit";
     *at += 2;
     return add_class(s, name, strlen(name), negated, err);
+}
+
+int regex_set_escape_alone(struct regex_set *s, const char *p, size_t n, size_t *at,
+                           struct err *err)
+{
+    struct buf items = {0};
+    char e = *at + 1 < n ? p[*at + 1] : 0;
+    if (e != 'w' && e != 'W')
+        return regex_set_escape(s, p, n, at, err);
+    put_named(&items, regex_class_find("word"));
+    buf_puts(&items, REGEX_WORD_EXTRA);
+    add_items(s, buf_head(&items), buf_len(&items), e == 'W');
+    buf_finish(&items);
+    *at += 2;
+    return 0;
+}
+
+void regex_set_put_word(struct buf *out)
+{
+    buf_puts(out, "[");
+    put_named(out, regex_class_find("word"));
+    buf_puts(out, REGEX_WORD_EXTRA "]");
 }
 
 static void add_range(struct regex_set *s, uint32_t lo, uint32_t hi)

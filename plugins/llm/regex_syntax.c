@@ -196,9 +196,22 @@ static int read_repeat(struct reader *r)
     return 0;
 }
 
+// Between a word's character and none (\b), or between two of a kind (\B).
+static void put_boundary(struct buf *out, bool negated)
+{
+    buf_puts(out, "(?:(?<=");
+    regex_set_put_word(out);
+    buf_puts(out, negated ? ")(?=" : ")(?!");
+    regex_set_put_word(out);
+    buf_puts(out, ")|(?<!");
+    regex_set_put_word(out);
+    buf_puts(out, negated ? ")(?!" : ")(?=");
+    regex_set_put_word(out);
+    buf_puts(out, "))");
+}
+
 static int read_escape(struct reader *r)
 {
-    static const char word[] = "[" REGEX_WORD "]";
     char c = r->at + 1 < r->n ? r->p[r->at + 1] : 0;
     begin_atom(r);
     switch (c) {
@@ -208,17 +221,15 @@ static int read_escape(struct reader *r)
         buf_printf(r->out, "\\%c", c);
         break;
     case 'b':
-        buf_printf(r->out, "(?:(?<=%s)(?!%s)|(?<!%s)(?=%s))", word, word, word, word);
-        break;
     case 'B':
-        buf_printf(r->out, "(?:(?<=%s)(?=%s)|(?<!%s)(?!%s))", word, word, word, word);
+        put_boundary(r->out, c == 'B');
         break;
     case 'R':
         buf_puts(r->out, "(?>\\r\\n|[\\n-\\r\\x{85}\\x{2028}\\x{2029}])");
         break;
     default: {
         struct regex_set set = {0};
-        int rc = regex_set_escape(&set, r->p, r->n, &r->at, r->err);
+        int rc = regex_set_escape_alone(&set, r->p, r->n, &r->at, r->err);
         if (rc == 0)
             regex_set_put(&set, r->out);
         regex_set_finish(&set);

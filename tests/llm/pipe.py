@@ -7,6 +7,7 @@ import random
 import struct
 import subprocess
 import tempfile
+import unicodedata
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests/data/llm"
@@ -67,8 +68,12 @@ def lines(n, seed=1):
         parts = []
         for _ in range(rng.randint(1, 14)):
             kind = rng.random()
-            if kind < 0.62:
+            if kind < 0.50:
                 parts.append(rng.choice(words))
+            elif kind < 0.56:
+                parts.append(unicodedata.normalize(rng.choice(["NFD", "NFKD"]), rng.choice(words)))
+            elif kind < 0.62:
+                parts.append(rng.choice(rng.choice(words)) * rng.randint(2, 9))
             elif kind < 0.72:
                 parts.append(str(rng.randint(0, 10 ** rng.randint(1, 12))))
             elif kind < 0.80:
@@ -84,6 +89,15 @@ def lines(n, seed=1):
     return made[:n]
 
 
+# Marks of many classes, old and new ones, jamo, joiners; and what they are composed with.
+COMBINING = [range(*r) for r in (
+    (0x41, 0x7A), (0xC0, 0x17F), (0x300, 0x370), (0x591, 0x5BE), (0x64B, 0x660), (0x8CA, 0x900), (0x93C, 0x950),
+    (0x9BC, 0x9D8), (0xB3C, 0xB58), (0x1026, 0x1040), (0x1100, 0x1113), (0x1161, 0x1176), (0x11A8, 0x11C3),
+    (0x1AB0, 0x1AD0), (0x1DC0, 0x1E00), (0x200B, 0x2010), (0x20D0, 0x20F1), (0x302A, 0x3030), (0x3099, 0x309B),
+    (0xAC00, 0xAC20), (0xFE00, 0xFE30), (0x10EFD, 0x10F00), (0x110B9, 0x110BB), (0x11930, 0x11945), (0x1E4EC, 0x1E4F0),
+)]  # fmt: skip
+
+
 def random_unicode(n, seed=2):
     """Characters from all planes, ASCII and combining ones among them more often."""
     rng = random.Random(seed)
@@ -94,8 +108,8 @@ def random_unicode(n, seed=2):
             kind = rng.random()
             top = 0x80 if kind < 0.2 else 0x800 if kind < 0.45 else 0x10000 if kind < 0.8 else 0x110000
             c = rng.randrange(top)
-            if kind > 0.95:
-                c = rng.choice([0x300, 0x301, 0x30A, 0x323, 0x200D, 0xFE0F, 0x1F3FD, 0x1100, 0x1161, 0x11A8])
+            if kind > 0.8:
+                c = rng.choice(rng.choice(COMBINING))
             if not 0xD800 <= c < 0xE000:
                 chars.append(chr(c))
         made.append("".join(chars))

@@ -266,6 +266,9 @@ static void decoders(void **state)
         "\"content\":\" "
         "\"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":"
         "\" \",\"start\":1,\"stop\":0}]}";
+    static const char mute[] =
+        "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"b\"},"
+        "\"content\":\"\"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]}";
     static const struct {
         const char *decoder;
         int32_t ids[6];
@@ -279,6 +282,8 @@ static void decoders(void **state)
         {llama, {2, 3, 1}, 3, BROKEN BROKEN "b"},
         {llama, {2, 3}, 2, BROKEN BROKEN},
         {llama, {2, 2, 3, 4, 3}, 5, BROKEN "\xe4\xbd\xa0" BROKEN},
+        {llama, {2, 3, 2, 3, 4}, 5, BROKEN BROKEN "\xe4\xbd\xa0"},
+        {mute, {2, 3, 1, 4}, 4, BROKEN BROKEN BROKEN}, // a token without text ends the bytes too
         {"{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\"}", {0, 0}, 2, "a a"},
         {"{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\",\"prepend_scheme\":\"never\"}",
          {0, 0},
