@@ -13,6 +13,8 @@
  * Stream  opened by the first output of the engine, so that a client's time to the first token is
  *         true; one event for each token of a choice, with what a stop string leaves of the text.
  * Reply   otherwise: one JSON object when the last choice has ended.
+ * Bounds  what runs and waits is bounded by the engine; a reply in one piece is kept until it is
+ *         whole: max_model_len tokens of each choice, at 20 logprobs some 2.5 KB a token.
  * Owner   the instance's list, until it is answered; sv_req.user points to it.
  * Thread  the instance's.
  */

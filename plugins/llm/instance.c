@@ -12,6 +12,7 @@
 #include "llm/template.h"
 
 #include <dlfcn.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,13 +173,13 @@ static int plan_memory(struct instance *in, struct err *err)
     uint64_t held = (uint64_t)in->memory.n_blocks * SV_BLOCK;
     if (rc < 0 || held >= wanted)
         return rc;
-    if (in->o.max_model_len)
-        return err_set(
-            err, SV_E_INVALID,
-            "max_model_len is %u, but a KV cache of %llu bytes holds %llu tokens: raise "
-            "kv_cache_bytes to %llu or lower max_model_len",
-            wanted, (unsigned long long)in->o.kv_bytes, (unsigned long long)held,
-            (unsigned long long)(in->memory.block * ((wanted + SV_BLOCK - 1) / SV_BLOCK)));
+    if (in->o.max_model_len) {
+        uint64_t needed = in->memory.block * ((wanted + SV_BLOCK - 1) / SV_BLOCK);
+        return err_set(err, SV_E_INVALID,
+                       "max_model_len is %u, but a KV cache of %" PRIu64 " bytes holds %" PRIu64
+                       " tokens: raise kv_cache_bytes to %" PRIu64 " or lower max_model_len",
+                       wanted, in->o.kv_bytes, held, needed);
+    }
     in->limits.max_context = (uint32_t)held;
     return model_plan(in->model, in->k, &in->dev_options, &in->limits, &in->memory, err);
 }

@@ -17,13 +17,13 @@ static const double step_tokens[] = {1,   8,    16,   32,   64,   128,  256,
 static const double choices[] = {1, 2, 5, 10, 20};
 
 // 1, 2, 5, 10, ... up to max.
-static uint32_t ladder(double *out, uint32_t room, double max)
+static uint32_t ladder(double *out, uint32_t room, uint64_t max)
 {
-    static const double steps[] = {1, 2, 5};
+    static const uint64_t steps[] = {1, 2, 5};
     uint32_t n = 0;
-    for (double power = 1; power <= max; power *= 10)
+    for (uint64_t power = 1; power <= max; power *= 10)
         for (uint32_t i = 0; i < 3 && steps[i] * power <= max && n < room; i++)
-            out[n++] = steps[i] * power;
+            out[n++] = (double)(steps[i] * power);
     return n;
 }
 

@@ -547,7 +547,7 @@ static int check_sampling(reader *r)
     struct params *p = r->p;
     if (p->temperature > 0 && p->temperature < 0.01) // below 1e-5 it is greedy
         p->temperature = p->temperature < 1e-5 ? 0 : 0.01;
-    if (p->top_k < 0)
+    if (p->top_k < 0 || p->top_k >= (int64_t)r->limits->vocab)
         p->top_k = 0;
     if (p->temperature == 0 && p->n > 1)
         return refuse_value(r->why, "n", "n must be 1 when using greedy sampling, got %lld.",

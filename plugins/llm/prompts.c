@@ -61,6 +61,11 @@ static int check_length(const struct lexicon *l, const struct params *p, struct 
         return refuse_value(why, "prompt", "the prompt has no tokens");
     if ((int64_t)ids->n > most || (p->max_tokens < 0 && ids->n >= l->max_model_len))
         return too_long(l, wanted, ids->n, cut, why);
+    int64_t left = (int64_t)l->max_model_len - (int64_t)ids->n;
+    if (p->max_tokens < 0 && p->min_tokens > left)
+        return refuse_value(why, "min_tokens",
+                            "min_tokens must be less than or equal to max_tokens=%lld, got %lld.",
+                            (long long)left, (long long)p->min_tokens);
     return 0;
 }
 

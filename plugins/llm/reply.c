@@ -5,13 +5,14 @@
 #include "llm/instance.h"
 #include "llm/refusal.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 void reply_json(sv_req *r, int status, const struct buf *body)
 {
     r->host->head(r, status, "application/json");
-    r->host->send(r, buf_head(body), buf_len(body), SV_FIN);
-    r->host->end(r, SV_OK, NULL);
+    int rc = r->host->send(r, buf_head(body), buf_len(body), SV_FIN);
+    r->host->end(r, rc < 0 ? rc : SV_OK, rc == SV_E_TOO_LARGE ? "the answer is too large" : NULL);
 }
 
 void reply_refusal(sv_req *r, const struct refusal *why)
@@ -52,12 +53,12 @@ void reply_put_usage(struct buf *out, const struct exchange *x, uint64_t prompt,
                      bool details)
 {
     buf_printf(out,
-               "\"usage\":{\"prompt_tokens\":%llu,\"total_tokens\":%llu,\"completion_tokens\":%llu",
-               (unsigned long long)prompt, (unsigned long long)(prompt + output),
-               (unsigned long long)output);
+               "\"usage\":{\"prompt_tokens\":%" PRIu64 ",\"total_tokens\":%" PRIu64
+               ",\"completion_tokens\":%" PRIu64,
+               prompt, prompt + output, output);
     if (details && x->in->o.prompt_details)
-        buf_printf(out, ",\"prompt_tokens_details\":{\"cached_tokens\":%llu}",
-                   (unsigned long long)x->cached_tokens);
+        buf_printf(out, ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64 "}",
+                   x->cached_tokens);
     buf_puts(out, "}");
 }
 

@@ -105,6 +105,13 @@ def test_too_long(server):
     assert status == 200 and got["usage"]["prompt_tokens"] == 90
 
 
+def test_more_tokens_wanted_than_fit(server):
+    body = {"messages": HELLO, "min_tokens": 99}
+    got = post(server, "/v1/chat/completions", body)
+    used = post(server, "/tokenize", {"messages": HELLO})[1]["count"]
+    refused(got, "min_tokens", f"max_tokens={100 - used}, got 99")
+
+
 def test_too_many_sequences(server):
     got = post(server, "/v1/completions", {"prompt": ["x"] * 7})
     refused(got, "n", "7 sequences", "holds 6")

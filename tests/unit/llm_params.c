@@ -239,6 +239,8 @@ static const struct {
     {AT_CHAT, "{M,'temperature':0.000001}", "t=0 "},
     {AT_CHAT, "{M,'temperature':0.001}", "t=0.01 "},
     {AT_CHAT, "{M,'temperature':2,'top_p':1,'top_k':-1,'min_p':1}", "t=2 p=1 k=0 minp=1 "},
+    {AT_CHAT, "{M,'top_k':999}", "k=999 "},
+    {AT_CHAT, "{M,'top_k':1000}", "k=0 "}, // the whole vocabulary
     {AT_CHAT, "{M,'repetition_penalty':2,'frequency_penalty':-2,'presence_penalty':2}",
      "rep=2 freq=-2 pres=2 "},
     {AT_CHAT, "{M,'n':3,'seed':-9223372036854775808}", "n=3 seed=-9223372036854775808 "},
