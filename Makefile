@@ -35,7 +35,7 @@ examples: all ## serve configs/examples.yaml, ask each once, go on serving
 	$(PYTHON) tests/tools/examples.py --build $(BUILD) --stay
 
 chat: all $(VENV)/ready ## fetch the demo's model, run the tests that need it, ask the demo's question
-	tests/tools/with_model.sh $(BUILD) $(abspath $(VENV))/bin/python -m pytest -n $(E2E_JOBS) $(PYTEST_ARGS)
+	tests/tools/with_model.sh $(BUILD) $(abspath $(VENV))/bin/python -m pytest $(PYTEST_ARGS)
 
 test: unit configs e2e ## everything that must be green
 
@@ -77,13 +77,13 @@ asan: $(VENV)/ready ## unit and end to end, but for the timed scenarios, under A
 	'ctest --test-dir build-asan --output-on-failure -j $(JOBS); $(call PYTEST,build-asan) tests/e2e --ignore-glob=*/test_point*'
 	lint/reports.sh build-asan/reports
 
-tsan: $(VENV)/ready ## the worker, unit and end to end, under TSan
+tsan: $(VENV)/ready ## the worker and the kernels' threads, unit and end to end, under TSan
 	cmake --preset tsan
 	cmake --build build-tsan -j $(JOBS)
 	rm -rf build-tsan/reports && mkdir build-tsan/reports
 	TSAN_OPTIONS=$(REPORTS):log_path=$(abspath build-tsan)/reports/tsan SALVER_SANITIZED=tsan sh -ec \
-	'ctest --test-dir build-tsan --output-on-failure -j $(JOBS) -R worker; \
-	$(call PYTEST,build-tsan) tests/e2e/test_serve_*.py tests/e2e/test_chaos.py'
+	'ctest --test-dir build-tsan --output-on-failure -j $(JOBS) -R "worker|kernels_(pool|step)|llm_engine_real"; \
+	$(call PYTEST,build-tsan) tests/e2e/test_serve_*.py tests/e2e/test_chaos.py tests/e2e/test_llm_api.py tests/e2e/test_llm_load.py'
 	lint/reports.sh build-tsan/reports
 
 fuzz: ## each fuzz target for FUZZ_SECONDS
