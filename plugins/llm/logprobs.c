@@ -126,8 +126,7 @@ static void put_top(struct buf *out, const struct logprobs_style *s, int32_t id,
     buf_puts(out, "{");
     put_pair(out, &t, s, id, info->logprob);
     for (uint32_t i = 0; i < s->k && i < info->n_top; i++)
-        if (info->top_id[i] != id)
-            put_pair(out, &t, s, info->top_id[i], info->top_logprob[i]);
+        put_pair(out, &t, s, info->top_id[i], info->top_logprob[i]);
     buf_puts(out, "}");
     buf_finish(&t.all);
 }

@@ -202,7 +202,7 @@ def ended(got, stream):
     return "".join(c.text for c in choices), (choices[-1].finish_reason, choices[-1].stop_reason)
 
 
-def test_stop_token_ids(api, long_text):
+def test_stop_token_ids(api, server, long_text):
     ids = long_text.token_ids
     stop = ids[5]
     first = ids.index(stop)
@@ -213,7 +213,10 @@ def test_stop_token_ids(api, long_text):
     (choice,) = got.choices
     assert choice.finish_reason == "stop" and choice.stop_reason == stop
     assert choice.token_ids == ids[: first + 1] and got.usage.completion_tokens == first + 1
-    assert long_text.text.startswith(choice.text)
+    said = [post(server, "/detokenize", {"tokens": ids[:n]})[1]["prompt"] for n in (first, first + 1)]
+    assert choice.text == said[0]
+    more = {"stop_token_ids": [stop], "include_stop_str_in_output": True}
+    assert complete(api, max_tokens=40, extra_body=more).choices[0].text == said[1]
     later = complete(
         api, max_tokens=40,
         extra_body={"stop_token_ids": [stop], "ignore_eos": True, "min_tokens": first + 2,

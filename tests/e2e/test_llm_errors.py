@@ -112,6 +112,20 @@ def test_more_tokens_wanted_than_fit(server):
     refused(got, "min_tokens", f"max_tokens={100 - used}, got 99")
 
 
+def test_a_chat_that_leaves_no_room(server):
+    def ask(n):
+        messages = [{"role": "user", "content": "x" * n}]
+        count = post(server, "/tokenize", {"messages": messages})[1]["count"]
+        return count, post(server, "/v1/chat/completions", {"messages": messages})
+
+    used = ask(1)[0] - 1
+    count, got = ask(99 - used)
+    assert count == 99 and got[0] == 200 and got[1]["usage"]["completion_tokens"] == 1
+    count, got = ask(100 - used)
+    assert count == 100
+    refused(got, "input_tokens", "100 tokens", "prompt contains 100 input tokens")
+
+
 def test_too_many_sequences(server):
     got = post(server, "/v1/completions", {"prompt": ["x"] * 7})
     refused(got, "n", "7 sequences", "holds 6")

@@ -5,6 +5,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 
 import pytest
 from harness import Server, read_chunks, read_head, send_request, wait_for
@@ -84,15 +85,16 @@ def test_whoever_waits_can_leave_too(server):
 
 def test_whoever_does_not_read_waits_and_nobody_else(server):
     """8000 events are 1.6 MB: more than is kept for a client, so its sequence pauses."""
+    begin = gauge(server, "generation_tokens_total")
     s, f = open_stream(server)
 
     def stands():
         before = gauge(server, "generation_tokens_total")
-        threading.Event().wait(0.3)
-        return gauge(server, "generation_tokens_total") == before
+        time.sleep(0.3)
+        return before > begin and gauge(server, "generation_tokens_total") == before
 
     wait_for("it pauses", 20, stands)
-    assert gauge(server, "generation_tokens_total") > 0
+    assert gauge(server, "generation_tokens_total") - begin < 8000, "it has said everything"
     status, got = post(server, "/v1/completions", {"prompt": "Hi", "max_tokens": 20, "ignore_eos": True})
     assert status == 200 and got["usage"]["completion_tokens"] == 20
     text = b"".join(read_chunks(f)).decode()
@@ -158,25 +160,27 @@ def test_priority(tmp_path):
     """One runs at a time; of those that wait, the lower number goes first."""
     a = app(max_num_seqs=1, max_waiting_seqs=8, scheduling_policy="priority")
     with Server(tmp_path, [a], **options()) as s:
-        first, f = open_stream(s, {**LONG, "max_tokens": 3000})
-        order = []
+        order, threads = [], []
 
-        def ask(priority):
-            post(s, "/v1/completions", {"prompt": "x", "max_tokens": 1, "priority": priority})
+        def ask(priority, tokens):
+            body = {"prompt": "x", "max_tokens": tokens, "ignore_eos": True, "priority": priority}
+            assert post(s, "/v1/completions", body)[0] == 200
             order.append(priority)
 
-        threads = []
-        for i, priority in enumerate((5, 1, -3)):
-            threads.append(threading.Thread(target=ask, args=(priority,)))
+        for i, (priority, tokens) in enumerate(((-9, 8000), (5, 400), (1, 400), (-3, 400))):
+            threads.append(threading.Thread(target=ask, args=(priority, tokens)))
             threads[-1].start()
-            waiting = lambda: s.metrics().sum("vllm:num_requests_waiting", replica="tiny/tiny/0")
-            wait_for("it waits", 5, lambda i=i: waiting() >= i or gauge(s, "num_preemptions_total"))
-        for _ in read_chunks(f):
-            pass
+            wait_for("it is there", 5, lambda i=i: there(s) == i + 1)
+        assert not order, "the first was done before the last came"
         for t in threads:
-            t.join(30)
-        first.close()
-        assert order == sorted(order)
+            t.join(60)
+        assert order == [-9, -3, 1, 5]
+
+
+def there(s):
+    return gauge(s, "num_requests_running") + s.metrics().sum(
+        "vllm:num_requests_waiting", replica="tiny/tiny/0"
+    )
 
 
 METRICS = """
