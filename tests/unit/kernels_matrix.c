@@ -272,6 +272,61 @@ static void rows_as_stored(void **state)
     }
 }
 
+// Whatever lay there before, the same bytes: nothing of a tile is left as it was. In two goes as in
+// one.
+static void packs_every_byte(void **state)
+{
+    (void)state;
+    FOR_ALL(isa, act, dtype)
+    {
+        const uint64_t rows = 37, cols = quant_is(dtype) ? 768 : 767;
+        uint8_t *stored = random_rows(dtype, rows, cols);
+        uint64_t bytes = matrix_bytes(isa, act, dtype, rows, cols);
+        assert_int_equal(bytes % 64, 0);
+        uint8_t *memory[2];
+        for (int i = 0; i < 2; i++) {
+            struct matrix m;
+            memory[i] = aligned_alloc(64, bytes);
+            memset(memory[i], i ? 0xff : 0, bytes);
+            assert_int_equal(matrix_place(&m, isa, act, dtype, rows, cols, memory[i]), 0);
+            assert_int_equal(m.bytes, bytes);
+            matrix_pack_tiles(&m, stored, i, matrix_tiles(&m));
+            matrix_pack_tiles(&m, stored, 0, i);
+            matrix_finish(&m); // leaves the memory to us
+        }
+        assert_memory_equal(memory[0], memory[1], bytes);
+        free(memory[0]);
+        free(memory[1]);
+        free(stored);
+    }
+}
+
+// An operand made for one matrix serves the other where it says so, and gives the same bits.
+static void operands_are_shared(void **state)
+{
+    (void)state;
+    enum { ROWS = 16, COLS = 256 };
+    FOR_ALL(isa, act, dtype)
+    {
+        struct setup s, other;
+        setup_init(&s, isa, act, dtype, ROWS, COLS);
+        for (uint32_t d = 0; d < SV_DTYPES; d++) {
+            setup_init(&other, isa, act, d, ROWS, COLS);
+            bool same = matrix_same_operand(&s.m, &other.m);
+            assert_true(same || d != dtype);
+            assert_true(!same || matrix_operand_bytes(&s.m) == matrix_operand_bytes(&other.m));
+            if (same) {
+                matrix_operand(&other.m, s.x, other.operands);
+                matrix_mul(&s.m, other.operands, 1, 0, 1, other.y, ROWS);
+                matrix_mul(&s.m, s.operands, 1, 0, 1, s.y, ROWS);
+                assert_memory_equal(other.y, s.y, ROWS * sizeof(float));
+            }
+            setup_finish(&other);
+        }
+        setup_finish(&s);
+    }
+}
+
 // Columns that fill no vector; floats alone have them.
 static void odd_columns(void **state)
 {
@@ -400,6 +455,8 @@ int main(void)
         cmocka_unit_test(odd_columns),
         cmocka_unit_test(extreme_activations),
         cmocka_unit_test(largest_sums),
+        cmocka_unit_test(packs_every_byte),
+        cmocka_unit_test(operands_are_shared),
         cmocka_unit_test(refuses),
     };
     for (enum isa isa = 0; isa < ISAS; isa++)
