@@ -65,6 +65,15 @@ static void describe(sv_dev *d)
              sets[d->c.isa], d->c.threads, d->c.threads == 1 ? "" : "s", kinds[d->c.activations]);
 }
 
+void device_large_pages(void *p, uint64_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)p;
+    uintptr_t end = (begin + bytes) / page * page;
+    begin = (begin + page - 1) / page * page;
+    if (begin < end)
+        (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE); // refusal costs speed alone
+}
+
 // Address space for all weights the machine could hold; pages come as they are written.
 static void reserve(sv_dev *d)
 {
@@ -77,7 +86,7 @@ static void reserve(sv_dev *d)
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED)
             continue;
-        (void)madvise(p, bytes, MADV_HUGEPAGE); // refusal costs speed alone
+        device_large_pages(p, bytes);
         d->region = p;
         d->region_bytes = bytes;
         return;
@@ -139,7 +148,6 @@ void *device_map(sv_dev *d, uint64_t bytes)
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    (void)madvise(p, bytes, MADV_HUGEPAGE);
     d->used += bytes;
     return p;
 }

@@ -46,6 +46,7 @@ static inline uint64_t device_round(uint64_t bytes)
 uint64_t device_page(uint64_t bytes);         // rounded up to whole pages
 void *device_keep(sv_dev *d, uint64_t bytes); // until device_close; NULL: no memory
 void *device_map(sv_dev *d, uint64_t bytes);  // whole pages; NULL: no memory
+void device_large_pages(void *p, uint64_t bytes);
 void device_unmap(sv_dev *d, void *p, uint64_t bytes);
 
 // Text into why[SV_WHY_MAX], which may be NULL. Returns the code.

@@ -20,6 +20,7 @@
 enum {
     UNIT_KEYS = 64, // keys that attention takes at a time: 4 KV blocks
     UNIT_BLOCKS = 4,
+    UNIT_FEW = 4,    // rows that one reading of K and V serves
     CHUNK_IDS = 1024 // ids whose weights are summed apart
 };
 
@@ -30,14 +31,15 @@ enum {
  */
 struct unit {
     uint32_t rows, head_dim;
+    uint32_t dtype; // of k and v: SV_F32; SV_F16 and SV_BF16 are best for at most UNIT_FEW rows
     float scale;
-    const float *q;              // [rows][head_dim]
-    const float *k[UNIT_BLOCKS]; // [head_dim][16] each; those with no key in range may be NULL
-    const float *v[UNIT_BLOCKS]; // [16][head_dim]
-    const uint8_t *lo, *hi;      // [rows]
-    float *most, *sum;           // [rows]
-    float *out;                  // [rows][head_dim]
-    float *p;                    // scratch [rows][UNIT_KEYS]
+    const float *q;             // [rows][head_dim]
+    const void *k[UNIT_BLOCKS]; // [head_dim][16] each; one with no key in range may be any other
+    const void *v[UNIT_BLOCKS]; // [16][head_dim]
+    const uint8_t *lo, *hi;     // [rows]
+    float *most, *sum;          // [rows]
+    float *out;                 // [rows][head_dim]
+    float *p;                   // scratch [rows][UNIT_KEYS]
 };
 
 struct lanes_best {

@@ -97,12 +97,20 @@ static inline vf v_iota(void)
 {
     return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
+static inline vf v_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+static inline vf v_bf16(const uint16_t *p)
+{
+    __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+}
 static inline void widen_f16(const uint16_t *x, size_t n, float *out)
 {
     size_t i = 0;
     for (; i + VL <= n; i += VL)
-        v_store(out + i,
-                _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(x + i))));
+        v_store(out + i, v_f16(x + i));
     for (; i < n; i++)
         out[i] = half_f16_f32(x[i]);
 }

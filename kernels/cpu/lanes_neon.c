@@ -94,11 +94,19 @@ static inline vf v_iota(void)
     const float32x4_t iota = {0, 1, 2, 3};
     return iota;
 }
+static inline vf v_f16(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+static inline vf v_bf16(const uint16_t *p)
+{
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
 static inline void widen_f16(const uint16_t *x, size_t n, float *out)
 {
     size_t i = 0;
     for (; i + VL <= n; i += VL)
-        v_store(out + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x + i))));
+        v_store(out + i, v_f16(x + i));
     for (; i < n; i++)
         out[i] = half_f16_f32(x[i]);
 }

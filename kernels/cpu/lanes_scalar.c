@@ -88,6 +88,14 @@ static inline vf v_iota(void)
 {
     return 0;
 }
+static inline vf v_f16(const uint16_t *p)
+{
+    return half_f16_f32(*p);
+}
+static inline vf v_bf16(const uint16_t *p)
+{
+    return half_bf16_f32(*p);
+}
 static inline void widen_f16(const uint16_t *x, size_t n, float *out)
 {
     for (size_t i = 0; i < n; i++)

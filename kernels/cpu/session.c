@@ -211,6 +211,7 @@ int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
     for (uint32_t i = 0; i < l->max_seqs; i++)
         s->last[i] = SLOT_NEVER;
     memset(s->page_table, 0xff, (size_t)l->max_seqs * z.pages * sizeof *s->page_table);
+    device_large_pages(s->kv, l->n_blocks * session_block_bytes(l));
     d->sessions = s;
     *ret = s;
     return 0;

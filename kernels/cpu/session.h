@@ -5,7 +5,8 @@
  *
  * Memory  one mapping of exactly session_bytes. Beside it only the lists that slot() was given,
  *         which are as long as the caller makes them, and the recorded programs.
- * KV      [layer][block][kv head] of K transposed [head_dim][16] and V [16][head_dim].
+ * KV      [block][layer][kv head] of K transposed [head_dim][16] and V [16][head_dim]: a short
+ *         text's blocks are one run of memory, and no page is cleared that nobody writes to.
  * Thread  the caller; during a step threads share it as step.c says.
  */
 #include "cpu/device.h"
@@ -130,6 +131,6 @@ static inline uint32_t kv_bytes(uint32_t dtype)
 static inline char *session_kv(const sv_session *s, uint32_t layer, int32_t block, uint32_t head)
 {
     const sv_limits *l = &s->l;
-    uint64_t at = ((uint64_t)layer * l->n_blocks + (uint32_t)block) * l->kv_heads + head;
+    uint64_t at = ((uint64_t)(uint32_t)block * l->layers + layer) * l->kv_heads + head;
     return s->kv + at * 2 * SV_BLOCK * l->head_dim * kv_bytes(l->kv_dtype);
 }

@@ -229,6 +229,15 @@ static void record(struct world *w)
     need(w->k->ready(w->program, why) == 0, why);
 }
 
+bool world_tests(enum isa isa)
+{
+#if defined(__aarch64__)
+    return isa == ISA_NEON && isa_here(isa);
+#else
+    return isa_here(isa);
+#endif
+}
+
 void world_open(struct world *w, const struct world_options *o)
 {
     *w = (struct world){.o = *o, .k = &sv_kernels_v1};

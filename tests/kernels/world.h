@@ -48,6 +48,8 @@ struct world_part {
     bool draw;     // else nothing is sampled: the token itself is asked for
 };
 
+// Whether an instruction set is here and worth the time: 64-bit ARM is mostly an emulator.
+bool world_tests(enum isa isa);
 void world_open(struct world *w, const struct world_options *o);
 void world_close(struct world *w);
 

@@ -36,7 +36,7 @@ static void near(float have, double want, double bound, const char *what, size_t
 static void each_isa(void (*test)(const struct lanes *))
 {
     for (enum isa isa = 0; isa < ISAS; isa++)
-        if (isa_here(isa))
+        if (world_tests(isa))
             test(lanes_of(isa));
 }
 
@@ -198,7 +198,9 @@ static void test_halves(void **state)
 }
 
 struct attention {
-    uint32_t rows, dim;
+    uint32_t rows, dim, dtype;
+    uint16_t half[2][4 * 16 * 256]; // k, v as they are stored
+
     float q[40 * 256], k[4 * 16 * 256], v[4 * 16 * 256], out[40 * 256], p[40 * UNIT_KEYS];
     float most[40], sum[40];
     uint8_t lo[40], hi[40];
@@ -208,6 +210,7 @@ static struct unit unit_of(struct attention *a)
 {
     struct unit u = {.rows = a->rows,
                      .head_dim = a->dim,
+                     .dtype = a->dtype,
                      .scale = 0.3f,
                      .q = a->q,
                      .lo = a->lo,
@@ -217,8 +220,9 @@ static struct unit unit_of(struct attention *a)
                      .out = a->out,
                      .p = a->p};
     for (uint32_t b = 0; b < UNIT_BLOCKS; b++) {
-        u.k[b] = a->k + (size_t)b * 16 * a->dim;
-        u.v[b] = a->v + (size_t)b * 16 * a->dim;
+        size_t at = (size_t)b * 16 * a->dim;
+        u.k[b] = a->dtype ? (const void *)(a->half[0] + at) : a->k + at;
+        u.v[b] = a->dtype ? (const void *)(a->half[1] + at) : a->v + at;
     }
     return u;
 }
@@ -252,6 +256,18 @@ static void check_row(const struct attention *a, uint32_t r)
     }
 }
 
+// K and V as the cache has them; what they are then is what is checked against.
+static void store(struct attention *a)
+{
+    float *const f[] = {a->k, a->v};
+    for (uint32_t i = 0; i < 2 * 64 * a->dim && a->dtype; i++) {
+        float *x = &f[i % 2][i / 2];
+        uint16_t *h = &a->half[i % 2][i / 2];
+        *h = a->dtype == SV_F16 ? half_f32_f16(*x) : half_f32_bf16(*x);
+        *x = a->dtype == SV_F16 ? half_f16_f32(*h) : half_bf16_f32(*h);
+    }
+}
+
 // Rows of all kinds of ranges; keys out of range are NaN and infinity, and nobody notices.
 static void units(const struct lanes *l)
 {
@@ -275,6 +291,8 @@ static void units(const struct lanes *l)
                 a->k[(j / 16 * a->dim + d) * 16 + j % 16] = j % 2 ? NAN : INFINITY;
                 a->v[j * a->dim + d] = NAN;
             }
+        a->dtype = i / 9 % 3;
+        store(a);
         begin(a);
         struct unit u = unit_of(a);
         l->unit(&u);
@@ -293,7 +311,7 @@ static void test_units(void **state)
 // Rows together, and each alone: the same bits.
 static void rows_alone(const struct lanes *l)
 {
-    struct attention *a = malloc(sizeof *a), *b = malloc(sizeof *b);
+    struct attention *a = calloc(1, sizeof *a), *b = calloc(1, sizeof *b);
     for (uint32_t i = 0; i < 20; i++) {
         a->dim = i % 2 ? 64 : 80;
         a->rows = 1 + i;

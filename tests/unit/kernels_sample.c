@@ -163,7 +163,7 @@ static void sets(const struct lanes *l)
 static void each_isa(void (*test)(const struct lanes *))
 {
     for (enum isa isa = 0; isa < ISAS; isa++)
-        if (isa_here(isa))
+        if (world_tests(isa))
             test(lanes_of(isa));
 }
 
