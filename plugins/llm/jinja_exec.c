@@ -89,6 +89,14 @@ static enum jexec_end run_set_block(struct jinja *j, struct jframe *f, const str
     return JEXEC_NORMAL;
 }
 
+// What a filter or call block gives must be a string: jinja2 joins it with the rest.
+static void put_joined(struct jinja *j, struct jsink *sink, struct jv v)
+{
+    if (v.kind != JV_STRING)
+        jinja_fail(j, "expected str instance, %s found", jv_type(v));
+    jexec_put(j, sink, v);
+}
+
 static enum jexec_end run_filter_block(struct jinja *j, struct jframe *f, const struct node *n,
                                        struct jsink *sink)
 {
@@ -100,7 +108,7 @@ static enum jexec_end run_filter_block(struct jinja *j, struct jframe *f, const 
         return end;
     struct jstr *outer = j->block_text;
     j->block_text = jbuild_end(&inner_sink.build).s;
-    jexec_put(j, sink, jeval(j, inner, n->b));
+    put_joined(j, sink, jeval(j, inner, n->b));
     j->block_text = outer;
     return JEXEC_NORMAL;
 }
@@ -212,7 +220,7 @@ static void run_call_block(struct jinja *j, struct jframe *f, const struct node 
     struct jargs args = jcall_args(j, f, n->a->call);
     j->line = n->line;
     jcall_keyword(j, &args, "caller", caller);
-    jexec_put(j, sink, jcall_value(j, callee, &args));
+    put_joined(j, sink, jcall_value(j, callee, &args));
 }
 
 static void run_output(struct jinja *j, struct jframe *f, const struct node *n, struct jsink *sink)

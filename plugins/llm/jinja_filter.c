@@ -7,6 +7,7 @@
 #include "llm/jinja_dict.h"
 #include "llm/jinja_eval.h"
 #include "llm/jinja_format.h"
+#include "llm/jinja_iter.h"
 #include "llm/jinja_json.h"
 #include "llm/jinja_method.h"
 #include "llm/jinja_number.h"
@@ -200,14 +201,13 @@ static struct jv f_filesizeformat(struct jinja *j, struct jv v, const struct jar
     static const char *const names[] = {"binary"};
     static const char *const units[] = {"kB", "KiB", "MB", "MiB", "GB", "GiB", "TB", "TiB",
                                         "PB", "PiB", "EB", "EiB", "ZB", "ZiB", "YB", "YiB"};
-    struct jv binary, none = {.kind = JV_MISSING};
+    struct jv binary;
     char text[400];
     jcall_bind(j, "filesizeformat", a, names, 1, 0, &binary);
     double base = jv_truth(j, binary) ? 1024 : 1000, bytes = 0, unit = base;
     if (v.kind == JV_STRING ? !jnumber_parse_float(v.s->p, v.s->n, &bytes) : !jv_is_num(v))
         jinja_fail(j, "filesizeformat takes a number, not %s", jv_type(v));
     bytes = v.kind == JV_STRING ? bytes : jv_as_double(v);
-    (void)none;
     if (bytes == 1) {
         return jstr_of(j, "1 Byte");
     }
@@ -322,7 +322,8 @@ static struct jv f_round(struct jinja *j, struct jv v, const struct jargs *a)
     double scaled = jv_as_double(joperator_binary(j, JOP_MUL, v, power));
     if (!isfinite(scaled))
         jinja_fail(j, "cannot convert float to integer");
-    return jv_float((ceiling ? ceil(scaled) : floor(scaled)) / jv_as_double(power));
+    // Python's ceil and floor give integers, so there is no negative zero.
+    return jv_float(((ceiling ? ceil(scaled) : floor(scaled)) + 0.0) / jv_as_double(power));
 }
 
 static struct jv f_string(struct jinja *j, struct jv v, const struct jargs *a)
@@ -385,18 +386,21 @@ static struct jv f_urlencode(struct jinja *j, struct jv v, const struct jargs *a
 {
     no_args(j, "urlencode", a);
     struct jbuild b = jbuild_new(j, 0);
-    if (v.kind == JV_DICT) {
-        for (size_t i = 0; i < jdict_len(v.d); i++) {
-            if (i)
-                jbuild_puts(&b, "&");
-            put_url(&b, jrepr_str(j, jdict_at(v.d, i)->key), true);
-            jbuild_puts(&b, "=");
-            put_url(&b, jrepr_str(j, jdict_at(v.d, i)->value), true);
-        }
-    } else if (jv_is_seq(v)) {
-        jinja_fail(j, "urlencode takes a string or a mapping here");
-    } else {
+    if (v.kind == JV_STRING || !jiter_can(v)) {
         put_url(&b, jrepr_str(j, v), false);
+        return jbuild_end(&b);
+    }
+    struct jview items = {v.d, JVIEW_ITEMS};
+    struct jv one, of = v.kind == JV_DICT ? (struct jv){.kind = JV_VIEW, .v = &items} : v;
+    struct jiter *it = jiter_open(j, of);
+    for (size_t i = 0; jiter_next(j, it, &one); i++) {
+        struct jv pair = jiter_list(j, one);
+        if (pair.l->n != 2)
+            jinja_fail(j, "urlencode takes pairs, not %zu values", pair.l->n);
+        jbuild_puts(&b, i ? "&" : "");
+        put_url(&b, jrepr_str(j, pair.l->v[0]), true);
+        jbuild_puts(&b, "=");
+        put_url(&b, jrepr_str(j, pair.l->v[1]), true);
     }
     return jbuild_end(&b);
 }

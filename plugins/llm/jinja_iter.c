@@ -47,6 +47,7 @@ static bool next_char(struct jinja *j, struct jiter *it, struct jv *ret)
     size_t begin = it->at;
     jstr_next(it->of.s, &it->at);
     *ret = jstr_sub(j, it->of.s, begin, it->at - begin);
+    ret->s->markup = false; // a character of Markup is a plain string
     return true;
 }
 
