@@ -20,6 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
+// A processor is saturated by a hundred tokens: more makes steps longer, not faster.
+enum { CPU_BUDGET = 128 };
+
 /* ---- create: files and options ---- */
 
 // Since the process was started, to the kernel's tick of 10 ms.
@@ -151,6 +154,27 @@ static uint32_t rows_of(const struct options *o)
     return o->max_seqs > PROMPT_ROWS ? o->max_seqs : PROMPT_ROWS;
 }
 
+static int plan_context(struct instance *in, uint32_t context, struct err *err)
+{
+    const struct options *o = &in->o;
+    uint32_t least = o->max_seqs > CPU_BUDGET ? o->max_seqs : CPU_BUDGET;
+    in->limits.max_context = context;
+    in->limits.max_tokens = o->max_tokens ? o->max_tokens : o->chunked_prefill ? least : context;
+    return model_plan(in->model, in->k, &in->dev_options, &in->limits, &in->memory, err);
+}
+
+static int check_budget(const struct instance *in, struct err *err)
+{
+    const struct model_limits *l = &in->limits;
+    if (in->o.chunked_prefill || l->max_tokens >= l->max_context)
+        return 0;
+    return err_set(
+        err, SV_E_INVALID,
+        "max_num_batched_tokens is %u, but without enable_chunked_prefill a prompt of %u "
+        "tokens is read in one step: raise it or lower max_model_len",
+        l->max_tokens, l->max_context);
+}
+
 // How much it takes, and what of its context fits the KV cache.
 static int plan_memory(struct instance *in, struct err *err)
 {
@@ -163,25 +187,22 @@ static int plan_memory(struct instance *in, struct err *err)
         return err_set(err, SV_E_INVALID,
                        "max_model_len is %u, but the model was made for %u tokens", wanted,
                        s->context);
-    in->limits = (struct model_limits){.max_tokens = in->o.max_tokens,
-                                       .max_seqs = in->o.max_seqs,
+    in->limits = (struct model_limits){.max_seqs = in->o.max_seqs,
                                        .max_rows = rows_of(&in->o),
-                                       .max_context = wanted,
                                        .kv_dtype = kv_dtype,
                                        .kv_bytes = in->o.kv_bytes};
-    int rc = model_plan(in->model, in->k, &in->dev_options, &in->limits, &in->memory, err);
+    int rc = plan_context(in, wanted, err);
     uint64_t held = (uint64_t)in->memory.n_blocks * SV_BLOCK;
-    if (rc < 0 || held >= wanted)
-        return rc;
-    if (in->o.max_model_len) {
+    if (rc == 0 && held < wanted && in->o.max_model_len) {
         uint64_t needed = in->memory.block * ((wanted + SV_BLOCK - 1) / SV_BLOCK);
         return err_set(err, SV_E_INVALID,
                        "max_model_len is %u, but a KV cache of %" PRIu64 " bytes holds %" PRIu64
                        " tokens: raise kv_cache_bytes to %" PRIu64 " or lower max_model_len",
                        wanted, in->o.kv_bytes, held, needed);
     }
-    in->limits.max_context = (uint32_t)held;
-    return model_plan(in->model, in->k, &in->dev_options, &in->limits, &in->memory, err);
+    if (rc == 0 && held < wanted)
+        rc = plan_context(in, (uint32_t)held, err);
+    return rc < 0 ? rc : check_budget(in, err);
 }
 
 static void set_fingerprint(struct instance *in)

@@ -36,7 +36,8 @@ const sv_option options_table[OPTIONS_COUNT] = {
      "Sequences that wait in the plugin beside them. By default as many as max_num_seqs."},
     {SV_INT, 0, "max_num_batched_tokens", NULL, 1, 1e6,
      "Tokens of a step, which bounds how long others wait for a long prompt. By default 128 on a "
-     "processor, where more gains little, but no less than max_num_seqs."},
+     "processor, where more gains little, but no less than max_num_seqs; a whole prompt without "
+     "enable_chunked_prefill."},
     {SV_BOOL, 0, "enable_prefix_caching", "true", 0, 0,
      "Prompts that begin alike share their keys and values."},
     {SV_BOOL, 0, "enable_chunked_prefill", "true", 0, 0,
@@ -170,8 +171,6 @@ static void read_numbers(const sv_host *h, const sv_cfg *cfg, struct options *o)
     o->max_seqs = (uint32_t)h->cfg_int(cfg, "max_num_seqs", 64);
     o->max_waiting = waiting < 0 ? o->max_seqs : (uint32_t)waiting;
     o->max_tokens = (uint32_t)h->cfg_int(cfg, "max_num_batched_tokens", 0);
-    if (o->max_tokens == 0)
-        o->max_tokens = o->max_seqs > 128 ? o->max_seqs : 128;
     o->max_logprobs = (uint32_t)h->cfg_int(cfg, "max_logprobs", 20);
     o->prefix_cache = h->cfg_int(cfg, "enable_prefix_caching", 1);
     o->chunked_prefill = h->cfg_int(cfg, "enable_chunked_prefill", 1);

@@ -21,8 +21,9 @@ struct options {
     uint32_t n_names;
     uint32_t threads, activations; // SV_ACT_*
     uint64_t kv_bytes;
-    int kv_dtype; // SV_F32 ..., or -1: auto
-    uint32_t max_model_len /* 0: auto */, max_seqs, max_waiting, max_tokens, max_logprobs;
+    int kv_dtype;                       // SV_F32 ..., or -1: auto
+    uint32_t max_model_len, max_tokens; // 0: auto
+    uint32_t max_seqs, max_waiting, max_logprobs;
     bool prefix_cache, chunked_prefill, priority, generation_config, prompt_details, trust_template;
     bool usage_always, tokens_as_ids;
     const char *chat_template; // NULL: the model's

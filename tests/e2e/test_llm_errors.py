@@ -164,6 +164,8 @@ def test_options_that_are_refused(server, tmp_path):
         ({"max_model_len": 9000}, "max_model_len is 9000, but the model was made for 8192"),
         ({"max_model_len": 8000, "kv_cache_bytes": 1 << 20}, "raise kv_cache_bytes to 4096000 or"),
         ({"kv_cache_bytes": 1}, "0 blocks"),
+        ({"enable_chunked_prefill": False, "max_num_batched_tokens": 64},
+         "a prompt of 8192 tokens is read in one step"),
         ({"served_model_name": []}, "0 names; give 1 to 64"),
         ({"served_model_name": ["a", 1]}, "a string or a list of strings"),
         ({"chat_template": str(tmp_path / "none.jinja")}, "none.jinja"),
