@@ -42,6 +42,33 @@ void normalize_work_finish(struct normalize_work *w)
     *w = (struct normalize_work){0};
 }
 
+// The character at this place goes; `lead` is what w->lead was before the step.
+static void drop(struct normalize_work *w, size_t lead, size_t place)
+{
+    if (place < lead && w->lead > 0)
+        w->lead--;
+}
+
+static size_t count(const char *t, size_t n)
+{
+    size_t characters = 0;
+    for (size_t i = 0; i < n; i++)
+        characters += ((unsigned char)t[i] & 0xc0) != 0x80;
+    return characters;
+}
+
+static void put_form(const struct normalize_step *s, struct normalize_work *w, struct buf *out,
+                     const char *t, size_t n)
+{
+    size_t end = 0, len;
+    for (size_t i = 0; i < w->lead && end < n; i++, end += len)
+        unicode_get(t + end, n - end, &len);
+    nf_put(out, t, end, s->compose, s->compatible);
+    w->lead = count(buf_head(out), buf_len(out));
+    buf_clear(out);
+    nf_put(out, t, n, s->compose, s->compatible);
+}
+
 static void put_lower(struct buf *out, const char *t, size_t n)
 {
     for (size_t i = 0, len; i < n; i += len) {
@@ -55,24 +82,35 @@ static void put_lower(struct buf *out, const char *t, size_t n)
 static void put_stripped(struct normalize_work *w, struct buf *out, const char *t, size_t n,
                          bool left, bool right)
 {
-    size_t begin = 0, end = n, len;
-    while (left && begin < end && unicode_is_space(unicode_get(t + begin, end - begin, &len)))
+    size_t begin = 0, end = n, len, lead = w->lead;
+    for (size_t i = 0;
+         left && begin < end && unicode_is_space(unicode_get(t + begin, end - begin, &len)); i++) {
         begin += len;
+        drop(w, lead, i);
+    }
     while (right && end > begin && unicode_is_space(unicode_before(t, end, &len)))
         end -= len;
-    w->begins &= begin == 0;
     buf_put(out, t + begin, end - begin);
 }
 
 static void put_kept(struct normalize_work *w, struct buf *out, const char *t, size_t n,
                      bool (*goes)(uint32_t c))
 {
-    for (size_t i = 0, len; i < n; i += len) {
-        if (!goes(unicode_get(t + i, n - i, &len)))
+    for (size_t i = 0, place = 0, lead = w->lead, len; i < n; i += len, place++) {
+        if (goes(unicode_get(t + i, n - i, &len)))
+            drop(w, lead, place);
+        else
             buf_put(out, t + i, len);
-        else if (i == 0)
-            w->begins = false;
     }
+}
+
+// A match at the very beginning that becomes nothing.
+static void drop_match(const struct normalize_step *s, struct normalize_work *w, const char *t,
+                       size_t begin, size_t end)
+{
+    size_t lead = w->lead, gone = begin == 0 && s->to_n == 0 ? count(t, end) : 0;
+    for (size_t i = 0; i < gone && i < lead; i++)
+        drop(w, lead, i);
 }
 
 static void put_replaced(const struct normalize_step *s, struct normalize_work *w, struct buf *out,
@@ -90,7 +128,7 @@ static void put_replaced(const struct normalize_step *s, struct normalize_work *
         }
         buf_put(out, t + done, begin - done);
         buf_put(out, s->to, s->to_n);
-        w->begins &= begin > 0 || end == 0 || s->to_n > 0;
+        drop_match(s, w, t, begin, end);
         done = from = last = end;
     }
     buf_put(out, t + done, n - done);
@@ -106,7 +144,7 @@ static void put_literal(const struct normalize_step *s, struct normalize_work *w
         if (!p)
             return;
         buf_put(out, s->to, s->to_n);
-        w->begins &= end > 0 || s->to_n > 0;
+        drop_match(s, w, t, end, end + s->from_n);
         i = end + s->from_n;
     }
 }
@@ -114,11 +152,11 @@ static void put_literal(const struct normalize_step *s, struct normalize_work *w
 // google/sentencepiece: src/builder.cc, the rules of nmt_nfkc beyond NFKC.
 static void put_nmt(struct normalize_work *w, struct buf *out, const char *t, size_t n)
 {
-    for (size_t i = 0, len; i < n; i += len) {
+    for (size_t i = 0, place = 0, lead = w->lead, len; i < n; i += len, place++) {
         uint32_t c = unicode_get(t + i, n - i, &len);
         if ((c >= 1 && c <= 8) || c == 0xb || (c >= 0xe && c <= 0x1f) || c == 0x7f || c == 0x8f ||
             c == 0x9f) {
-            w->begins &= i > 0;
+            drop(w, lead, place);
             continue;
         }
         bool space = c == 9 || c == 0xa || c == 0xc || c == 0xd || c == 0x1680 ||
@@ -130,11 +168,11 @@ static void put_nmt(struct normalize_work *w, struct buf *out, const char *t, si
 
 static void put_clean(struct normalize_work *w, struct buf *out, const char *t, size_t n)
 {
-    for (size_t i = 0, len; i < n; i += len) {
+    for (size_t i = 0, place = 0, lead = w->lead, len; i < n; i += len, place++) {
         uint32_t c = unicode_get(t + i, n - i, &len);
         bool line = c == '\t' || c == '\n' || c == '\r';
         if (c == 0 || c == 0xfffd || (!line && unicode_is_other(c))) {
-            w->begins &= i > 0;
+            drop(w, lead, place);
             continue;
         }
         bool space = line || unicode_is_space(c);
@@ -195,7 +233,7 @@ static void run_step(const struct normalize_step *s, struct normalize_work *w, s
 {
     switch (s->kind) {
     case NORMALIZE_FORM:
-        nf_put(out, t, n, s->compose, s->compatible);
+        put_form(s, w, out, t, n);
         break;
     case NORMALIZE_LOWER:
         put_lower(out, t, n);
@@ -247,7 +285,7 @@ int normalizer_run(const struct normalizer *z, const char *text, size_t n, struc
                       ? n * NORMALIZE_GROWTH + NORMALIZE_SLACK
                       : SIZE_MAX;
     buf_clear(&w->text);
-    w->begins = true;
+    w->lead = 1;
     if (z->n == 0)
         buf_put(&w->text, text, n);
     for (uint32_t i = 0; i < z->n; i++) {

@@ -58,7 +58,7 @@ int normalizer_add(struct normalizer *z, enum normalize_kind kind, struct normal
 
 struct normalize_work {
     struct buf text, spare;
-    bool begins; // the text's first character comes from the first of what was normalized
+    size_t lead; // so many characters, the first ones, come from the first of what was normalized
     struct regex_state regex;
 };
 void normalize_work_finish(struct normalize_work *w);

@@ -35,7 +35,7 @@ int pretok_add_regex(struct pretok *p, const char *pattern, size_t n, enum preto
 {
     struct pretok_step *s = NULL;
     int rc = pretok_add(p, &s, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     *s = (struct pretok_step){.kind = PRETOK_SPLIT, .keep = keep, .invert = invert};
     return regex_create(pattern, n, &s->regex, err);
@@ -47,7 +47,7 @@ int pretok_add_bytelevel(struct pretok *p, bool prefix_space, bool split, struct
         "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
     struct pretok_step *s = NULL;
     int rc = pretok_add(p, &s, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     *s = (struct pretok_step){.kind = PRETOK_BYTELEVEL,
                               .prepend = prefix_space ? PREPEND_ALWAYS : PREPEND_NEVER,

@@ -41,6 +41,7 @@ static void add_items(struct regex_set *s, const char *items, size_t n, bool neg
         buf_put(&s->items, items, n);
         return;
     }
+    s->nested |= buf_len(&s->outer) > 0;
     buf_puts(&s->outer, "|[^");
     buf_put(&s->outer, items, n);
     buf_puts(&s->outer, "]");
@@ -198,7 +199,7 @@ static void add_range(struct regex_set *s, uint32_t lo, uint32_t hi)
 
 int regex_set_escape(struct regex_set *s, const char *p, size_t n, size_t *at, struct err *err)
 {
-    uint32_t c;
+    uint32_t c = 0;
     int rc = read_char(p, n, at, &c, err);
     if (rc == 1)
         return read_shorthand(s, p, n, at, err);
@@ -226,12 +227,13 @@ static int read_posix(struct regex_set *s, const char *p, size_t n, size_t *at, 
 // What was read so far becomes a look-ahead, and the set begins anew: the operand before &&.
 static void begin_operand(struct regex_set *s)
 {
-    struct regex_set left = {s->items, s->outer, {0}, false};
+    struct regex_set left = {.items = s->items, .outer = s->outer, .nested = s->nested};
     buf_puts(&s->both, "(?=");
     regex_set_put(&left, &s->both);
     buf_puts(&s->both, ")");
     buf_clear(&s->items);
     buf_clear(&s->outer);
+    s->nested = false;
 }
 
 static int read_nested(struct regex_set *s, const char *p, size_t n, size_t *at, unsigned depth,
@@ -243,6 +245,7 @@ static int read_nested(struct regex_set *s, const char *p, size_t n, size_t *at,
     struct regex_set inner = {0};
     rc = regex_set_read(&inner, p, n, at, depth + 1, err);
     if (rc == 0) {
+        s->nested = true;
         buf_puts(&s->outer, "|");
         regex_set_put(&inner, &s->outer);
     }
@@ -253,7 +256,7 @@ static int read_nested(struct regex_set *s, const char *p, size_t n, size_t *at,
 // A character or a range of two.
 static int read_range(struct regex_set *s, const char *p, size_t n, size_t *at, struct err *err)
 {
-    uint32_t c[2];
+    uint32_t c[2] = {0};
     for (int i = 0; i < 2; i++) {
         size_t len = 0;
         int rc = 0;
@@ -331,17 +334,30 @@ static void put_union(const struct regex_set *s, struct buf *out)
         buf_puts(out, "(?!)");
 }
 
+// One pair of brackets, which PCRE2 repeats without a copy and matches fastest; false: it takes
+// more.
+static bool put_brackets(const struct regex_set *s, struct buf *out)
+{
+    size_t items = buf_len(&s->items), outer = buf_len(&s->outer);
+    if (buf_len(&s->both) || s->nested || (items > 0) == (outer > 0))
+        return false;
+    if (items > 0) {
+        buf_puts(out, s->negated ? "[^" : "[");
+        buf_put(out, buf_head(&s->items), items);
+        buf_puts(out, "]");
+    } else { // "|[^...]"
+        buf_puts(out, s->negated ? "[" : "[^");
+        buf_put(out, buf_head(&s->outer) + 3, outer - 3);
+    }
+    return true;
+}
+
 void regex_set_put(const struct regex_set *s, struct buf *out)
 {
-    size_t outer = buf_len(&s->outer), both = buf_len(&s->both);
-    if (s->negated && !outer && !both && buf_len(&s->items)) {
-        buf_puts(out, "[^");
-        buf_put(out, buf_head(&s->items), buf_len(&s->items));
-        buf_puts(out, "]");
+    if (put_brackets(s, out))
         return;
-    }
     buf_puts(out, s->negated ? "(?:(?!" : "(?:");
-    buf_put(out, buf_head(&s->both), both);
+    buf_put(out, buf_head(&s->both), buf_len(&s->both));
     put_union(s, out);
     buf_puts(out, s->negated ? ")(?s:.))" : ")");
 }

@@ -28,6 +28,7 @@ struct regex_set {
     struct buf outer; // alternatives that [ ] can't hold: "|[^...]" each
     struct buf both;  // operands of && but the last, as look-aheads
     bool negated;     // [^...], over all of it
+    bool nested;      // outer holds more than "|[^...]" once
 };
 
 void regex_set_finish(struct regex_set *s);

@@ -101,7 +101,7 @@ static int encode_text(struct encoder *e, const char *raw, size_t raw_n, bool fi
     if (rc < 0)
         return rc;
     const char *text = buf_head(&e->normalize.text);
-    first &= e->normalize.begins;
+    first &= e->normalize.lead > 0;
     added_split(&e->t->normalized, text, buf_len(&e->normalize.text), NULL, e->special,
                 &e->normalized);
     for (size_t i = 0; rc == 0 && i < e->normalized.n; i++) {

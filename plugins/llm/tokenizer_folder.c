@@ -24,7 +24,7 @@ static int32_t find_named(const struct tokenizer *t, yyjson_val *root, const cha
 static int read_config(struct tokenizer *t, const char *path, struct err *err)
 {
     struct buf text = {0};
-    yyjson_doc *doc;
+    yyjson_doc *doc = NULL;
     if (access(path, F_OK) < 0)
         return 0; // a folder without one is whole
     int rc = file_read(path, CONFIG_MAX, &text, err);

@@ -197,7 +197,7 @@ static int add_literal(struct tokenizer *t, enum normalize_kind kind, const char
 {
     struct normalize_step *s;
     int rc = normalizer_add(&t->normalizer, kind, &s, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     s->from = xstrdup(from);
     s->from_n = strlen(from);
@@ -257,7 +257,7 @@ static int read_charsmap(struct tokenizer *t, const struct gguf *g, struct err *
         return err_set(err, SV_E_INVALID, KEY("precompiled_charsmap") " has %llu bytes; at most %d",
                        (unsigned long long)n, CHARSMAP_MAX);
     int rc = normalizer_add(&t->normalizer, NORMALIZE_CHARSMAP, &s, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     double *numbers = xcalloc(n, sizeof *numbers);
     unsigned char *bytes = xcalloc(n, 1);
@@ -310,7 +310,7 @@ static int read_bert_tokens(struct tokenizer *t, const struct gguf *g, struct er
         return rc;
     old = t->vocab;
     struct buf text = {0};
-    vocab_init(&t->vocab, old.n, buf_len(&old.texts) + 2 * old.n);
+    vocab_init(&t->vocab, old.n, buf_len(&old.texts) + 2 * (size_t)old.n);
     for (int32_t i = 0; rc == 0 && (uint32_t)i < old.n; i++) {
         struct bytes piece = vocab_text(&old, i);
         bool begins = piece.n >= 3 && memcmp(piece.p, "\xe2\x96\x81", 3) == 0;
@@ -338,7 +338,7 @@ static int add_bert_steps(struct tokenizer *t, struct err *err)
             return rc;
     }
     int rc = pretok_add(&t->pretok, &p, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     *p = (struct pretok_step){.kind = PRETOK_SPLIT, .match = MATCH_SPACE, .keep = KEEP_NOT};
     rc = pretok_add(&t->pretok, &p, err);

@@ -78,7 +78,7 @@ static int read_all(struct tokenizer *t, yyjson_val *root, struct err *err)
 int tokenizer_from_json(const char *text, size_t n, const char *file, struct tokenizer **ret,
                         struct err *err)
 {
-    yyjson_doc *doc;
+    yyjson_doc *doc = NULL;
     int rc = json_parse(text, n, TOKENIZER_JSON_MAX, &doc, err);
     if (rc < 0)
         return err_ctx(err, "reading '%s'", file);

@@ -44,7 +44,7 @@ static int read_replace(struct tokenizer *t, yyjson_val *json, struct err *err)
     struct bytes from = tokenizer_json_text(json_at(json, "pattern.String"));
     struct bytes to = tokenizer_json_text(json_get(json, "content"));
     int rc = normalizer_add(&t->normalizer, NORMALIZE_REPLACE, &s, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     if (!to.p || to.n > NORMALIZE_LITERAL || from.n > NORMALIZE_LITERAL || (!regex.p && !from.n))
         return err_set(err, SV_E_INVALID, "Replace: texts of %zu and %zu bytes; 1 to %d", from.n,
@@ -192,7 +192,7 @@ static int read_split(struct tokenizer *t, yyjson_val *json, struct err *err)
     if (regex.p)
         return pretok_add_regex(&t->pretok, regex.p, regex.n, keep, invert, err);
     rc = pretok_add(&t->pretok, &s, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     *s = (struct pretok_step){
         .kind = PRETOK_SPLIT, .match = MATCH_LITERAL, .keep = keep, .invert = invert};
@@ -230,7 +230,7 @@ static int read_metaspace(struct tokenizer *t, yyjson_val *json, struct err *err
     int rc = tokenizer_json_scheme(json, &prepend, err);
     if (rc == 0)
         rc = pretok_add(&t->pretok, &s, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     *s = (struct pretok_step){
         .kind = PRETOK_METASPACE, .prepend = prepend, .split = json_bool(json, "split", true)};
@@ -257,7 +257,7 @@ static int read_delimiter(struct tokenizer *t, yyjson_val *json, struct err *err
 {
     struct pretok_step *s = NULL;
     int rc = pretok_add(&t->pretok, &s, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     *s = (struct pretok_step){.kind = PRETOK_SPLIT, .match = MATCH_LITERAL, .keep = KEEP_NOT};
     return read_literal(s, tokenizer_json_text(json_get(json, "delimiter")), err);

@@ -3,10 +3,12 @@
 
 import json
 import random
+import re
 
+import gguf_writer
 import pytest
 from pipe import ADD_SPECIAL, DATA, INCREMENTAL, SKIP_SPECIAL, UNTRUSTED, Ours, first_difference
-from pipe import lines, random_bytes, random_unicode
+from pipe import ROOT, Refused, lines, random_bytes, random_unicode
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
@@ -95,3 +97,57 @@ def test_random_ids_decode_as_sentencepiece(name):
     for flags in (0, INCREMENTAL):
         got = Ours(folder / "model.gguf").decode(lists, flags)
         assert not first_difference(lists, got, want), first_difference(lists, got, want)
+
+
+LEVEL = [chr(b) if 33 <= b <= 126 or 161 <= b <= 172 or 174 <= b else "" for b in range(256)]
+LEVEL = [c or chr(0x100 + sum(not d for d in LEVEL[:b])) for b, c in enumerate(LEVEL)]
+GPT2 = {"model": "gpt2", "tokens": [*LEVEL, "ab", "<e>"], "token_type": [1] * 257 + [3], "merges": ["a b"]}
+
+
+def gguf(path, **keys):
+    ggml = {**GPT2, **keys}
+    gguf_writer.write(path, {f"tokenizer.ggml.{k}": v for k, v in ggml.items() if v is not None})
+    return Ours(path)
+
+
+def pre_names():
+    rows = (ROOT / "plugins/llm/gguf_pre.c").read_text().split("known[] = {")[1].split("};")[0]
+    for row in re.findall(r'\n    \{((?:\s*"[^"]*")+)', rows):
+        yield from " ".join(re.findall(r'"([^"]*)"', row)).split()
+
+
+@pytest.mark.parametrize("pre", sorted(pre_names()))
+def test_every_pre_name_cuts(pre, tmp_path):
+    ours = gguf(tmp_path / "m.gguf", pre=pre, bos_token_id=257)
+    texts = TEXTS["lines"][:300] + TEXTS["unicode"][:300]
+    ids = ours.encode(texts, UNTRUSTED)
+    assert ours.decode(ids) == texts
+    assert ours.encode(["ab a"], UNTRUSTED) == [[256, 32, 97]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"model": None}, "no tokenizer.ggml.model"),
+        ({"model": "rwkv"}, "'rwkv' is not known; bert, gpt2, llama and t5 are"),
+        ({"pre": "nonsense"}, "tokenizer.ggml.pre 'nonsense' is not known; these and their kin are: default"),
+        ({"tokens": None}, "tokenizer.ggml.tokens has 0 texts"),
+        ({"tokens": ["a", "a"]}, "token 'a' has both id 0 and id 1"),
+        ({"tokens": ["a", b"\xff"]}, "token 1 is not valid UTF-8"),
+        ({"token_type": [1]}, "token_type has 1 numbers for 258 tokens"),
+        ({"merges": None}, "merges has 0 texts"),
+        ({"merges": ["ab"]}, "merge 0 has no space in it"),
+        ({"merges": ["a xyz"]}, "merge 0, 'a' and 'xyz': the second is not in the vocabulary"),
+        ({"bos_token_id": 258}, "bos_token_id is 258; there are 258 tokens"),
+        ({"add_bos_token": True}, "add_bos_token is true, but there is no such token"),
+        ({"model": "llama"}, "tokenizer.ggml.scores has 0 numbers for 258 tokens"),
+        ({"model": "llama", "tokens": ["a"], "scores": [0.0], "token_type": None}, "bos is 1 and eos 2; there are 1"),
+        ({"model": "t5", "tokens": ["a"], "scores": [0.0], "token_type": None}, "there is no tokenizer.ggml.unknown"),
+        ({"model": "t5", "scores": [0.0] * 258, "precompiled_charsmap": [1, 2, 3]}, "the character map of 3 bytes"),
+        ({"model": "bert", "tokens": ["a"], "token_type": None}, "are no tokens; there are 1"),
+    ],
+)
+def test_bad_gguf(keys, message, tmp_path):
+    with pytest.raises(Refused, match=re.escape(message)) as refused:
+        gguf(tmp_path / "m.gguf", **{"pre": "gpt-2", **keys}).encode(["a"])
+    assert "m.gguf" in str(refused.value)

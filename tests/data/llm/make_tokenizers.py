@@ -163,11 +163,14 @@ def suffixes():
     t.train_from_iterator(LINES, trainer)
     t.post_processor = processors.BertProcessing(("<|end|>", 2), ("<|begin|>", 1))
     save("suffix", t)
+    t.model.fuse_unk = False
+    save("suffix_unfused", t)
 
 
 def unigram(name, lines, size, scheme, split, byte_fallback):
     t = Tokenizer(models.Unigram())
-    t.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    t.normalizer = normalizers.Sequence(steps)
     t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
     t.decoder = decoders.Metaspace(prepend_scheme=scheme, split=split)
     names = ["<s>", "</s>", "<unk>"] + ([f"<0x{i:02X}>" for i in range(256)] if byte_fallback else [])
