@@ -23,13 +23,25 @@ static bool echoes_logprobs(const struct params *p)
     return p->echo && p->endpoint == AT_COMPLETIONS && p->logprobs >= 0;
 }
 
+// The answer goes on where the prompt ends: its first token keeps the space that a decoder drops at
+// the very beginning of a text. A few tokens are enough for that (vLLM takes 7).
+static void prime(struct choice *c, const struct ids *prompt)
+{
+    enum { PRIMING = 8 };
+    struct buf dropped = {0};
+    detok_init(&c->detok, c->x->in->tokenizer, c->x->p.skip_special);
+    for (size_t i = prompt->n > PRIMING ? prompt->n - PRIMING : 0; i < prompt->n; i++)
+        detok_push(&c->detok, prompt->v[i], &dropped);
+    buf_finish(&dropped);
+}
+
 void choice_init(struct choice *c, struct exchange *x, uint32_t index)
 {
     const struct params *p = &x->p;
     *c = (struct choice){.x = x, .index = index, .stop_string = -1, .stop_id = -1};
     c->prompt = index / (uint32_t)p->n;
     const struct prompt *prompt = &x->prompts.v[c->prompt];
-    detok_init(&c->detok, x->in->tokenizer, p->skip_special);
+    prime(c, &prompt->ids);
     if (p->echo && !(p->stream && p->endpoint == AT_CHAT)) // which has a chunk of its own for it
         buf_put(&c->text, buf_head(&prompt->echo), buf_len(&prompt->echo));
     struct logprobs_style style = choice_style(c);

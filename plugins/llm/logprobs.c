@@ -19,12 +19,18 @@ static void put_number(struct buf *out, float x)
         buf_puts(out, ".0");
 }
 
+// As it is within a text: a decoder that drops the first word's space does not do so here.
 static void put_text(struct buf *out, const struct logprobs_style *s, int32_t id)
 {
-    if (s->as_ids)
+    struct detok d;
+    if (s->as_ids) {
         buf_printf(out, "token_id:%d", id);
-    else
-        tokenizer_decode(s->tokenizer, &id, 1, false, out);
+        return;
+    }
+    detok_init(&d, s->tokenizer, false);
+    d.strip = 0;
+    detok_push(&d, id, out);
+    detok_flush(&d, out);
 }
 
 static size_t characters(const char *p, size_t n)

@@ -4,10 +4,11 @@
  * logprobs - what a client reads of them: the four lists of /v1/completions, the objects of
  * /v1/chat/completions, and vLLM's prompt_logprobs of both.
  *
- * Text    a token alone as the tokenizer decodes it, or "token_id:17".
- * Numbers -inf is -9999.0, as JSON has no infinity; offsets count characters.
- * Most    completions: the token itself and k alternatives, each text once, the likelier first.
- *         Chat: the k most likely. (vLLM's chat puts the token itself first and drops the k-th.)
+ * Text    what a token is within a text, its space included (vLLM decodes it alone, and
+ * SentencePiece then drops the space); or "token_id:17". Numbers -inf is -9999.0, as JSON has no
+ * infinity; offsets count characters. Most    completions: the token itself and k alternatives,
+ * each text once, the likelier first. Chat: the k most likely. (vLLM's chat puts the token itself
+ * first and drops the k-th.)
  */
 #include "base/buf.h"
 

@@ -333,6 +333,45 @@ static void prompt_logprobs(void **state)
     finish_exchange(&x);
 }
 
+/* ---- text ---- */
+
+// SentencePiece's decoder drops the space before a text's first word; an answer has one before it.
+static void goes_on_after_the_prompt(void **state)
+{
+    (void)state;
+    struct tokenizer *bytes = in.tokenizer, *spm;
+    struct exchange x;
+    struct ids word = {0};
+    struct buf alone = {0}, text = {0};
+    struct err err = {0};
+    if (tokenizer_from_folder(LLM_DATA "/tokenizers/sp_bpe", &spm, &err) < 0)
+        fail_msg("%s", err.msg);
+    tokenizer_encode(spm, "the", 3, false, NULL, 1, 100, &word, NULL);
+    tokenizer_decode(spm, word.v, word.n, true, &alone);
+    assert_string_equal(buf_cstr(&alone), "the");
+    in.tokenizer = spm;
+    setup_exchange(&x, AT_COMPLETIONS, 1);
+    choice_finish(x.choices);
+    x.prompts.v->ids.n = 0;
+    tokenizer_encode(spm, "San Francisco is in", 19, true, NULL, 1, 100, &x.prompts.v->ids, NULL);
+    choice_init(x.choices, &x, 0);
+    for (size_t i = 0; i < word.n; i++)
+        detok_push(&x.choices->detok, word.v[i], &text);
+    assert_string_equal(buf_cstr(&text), " the");
+    struct logprobs_style s = choice_style(x.choices);
+    struct token_info t = info_of(word.v[0], -1);
+    buf_clear(&text);
+    t.n_top = 0;
+    logprobs_put_prompt(&text, &s, &t);
+    assert_non_null(strstr(buf_cstr(&text), "\"decoded_token\":\" "));
+    finish_exchange(&x);
+    in.tokenizer = bytes;
+    tokenizer_destroy(spm);
+    ids_finish(&word);
+    buf_finish(&alone);
+    buf_finish(&text);
+}
+
 /* ---- in one piece ---- */
 
 static void reply_of_chat(void **state)
@@ -407,12 +446,19 @@ static int close_tokenizer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(chat),           cmocka_unit_test(chat_of_two),
-        cmocka_unit_test(completion),     cmocka_unit_test(plain_completion),
-        cmocka_unit_test(held_back),      cmocka_unit_test(error_in_mid_stream),
-        cmocka_unit_test(nobody_listens), cmocka_unit_test(completion_logprobs),
-        cmocka_unit_test(chat_logprobs),  cmocka_unit_test(prompt_logprobs),
-        cmocka_unit_test(reply_of_chat),  cmocka_unit_test(reply_of_completion),
+        cmocka_unit_test(chat),
+        cmocka_unit_test(chat_of_two),
+        cmocka_unit_test(completion),
+        cmocka_unit_test(plain_completion),
+        cmocka_unit_test(held_back),
+        cmocka_unit_test(error_in_mid_stream),
+        cmocka_unit_test(nobody_listens),
+        cmocka_unit_test(completion_logprobs),
+        cmocka_unit_test(chat_logprobs),
+        cmocka_unit_test(prompt_logprobs),
+        cmocka_unit_test(goes_on_after_the_prompt),
+        cmocka_unit_test(reply_of_chat),
+        cmocka_unit_test(reply_of_completion),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }
