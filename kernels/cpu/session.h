@@ -21,7 +21,7 @@ enum {
     LAZY_TOKENS = 4,       // up to so many each thread makes operands of its own, without a barrier
     TILE_FLOATS = 1 << 14, // what a product of an item may have
     SEGMENTS_MAX = 64,     // of a sequence's keys, each attended apart and then folded
-    SEGMENT_MIN = 128      // keys
+    SEGMENT_MIN = 256      // keys
 };
 
 struct sv_buf {
