@@ -97,7 +97,7 @@ static void compose_all(struct characters *a)
         struct character c = a->v[i];
         bool next = starter != SIZE_MAX && kept == starter + 1;
         uint32_t both = 0;
-        if (starter != SIZE_MAX && (next || (last < c.class && last != 0)))
+        if (starter != SIZE_MAX && (next || last < c.class))
             both = compose_pair(a->v[starter].c, c.c);
         if (both) {
             a->v[starter].c = both;

@@ -166,6 +166,18 @@ static void normalized_tokens_are_found_behind_the_normalizer(void **state)
     tokenizer_destroy(t);
 }
 
+static void unknown_costs_more_than_any_piece(void **state)
+{
+    (void)state;
+    // One piece at -14, or an unknown one at ten less than that and one at 3.
+    struct tokenizer *t = load("{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0],"
+                               "[\"ab\",-14],[\"b\",3]]}}");
+    check_encode(t, "ab", NULL, 1, "1");
+    check_encode(t, "aab", NULL, 1, "0 1");
+    check_encode(t, "cdb", NULL, 1, "0 2");
+    tokenizer_destroy(t);
+}
+
 static void around_a_text(void **state)
 {
     (void)state;
@@ -426,6 +438,7 @@ int main(void)
         cmocka_unit_test(a_model_never_makes_special_tokens),
         cmocka_unit_test(flags_of_added_tokens),
         cmocka_unit_test(normalized_tokens_are_found_behind_the_normalizer),
+        cmocka_unit_test(unknown_costs_more_than_any_piece),
         cmocka_unit_test(around_a_text),
         cmocka_unit_test(bytes_become_characters),
         cmocka_unit_test(a_push_waits_for_the_character),
