@@ -22,8 +22,10 @@ void pretok_finish(struct pretok *p)
 
 int pretok_add(struct pretok *p, struct pretok_step **ret, struct err *err)
 {
-    if (p->n == PRETOK_STEPS)
-        return err_set(err, SV_E_INVALID, "more than %d steps of pre-tokenizing", PRETOK_STEPS);
+    if (p->n == PRETOK_STEPS) {
+        err_set(err, SV_E_INVALID, "more than %d steps of pre-tokenizing", PRETOK_STEPS);
+        return SV_E_INVALID;
+    }
     if (!p->steps)
         p->steps = xcalloc(PRETOK_STEPS, sizeof *p->steps);
     *ret = &p->steps[p->n++];
