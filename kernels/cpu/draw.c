@@ -6,7 +6,11 @@
 #include <float.h>
 #include <math.h>
 
-enum { MIDDLE_ROUNDS = 64 };
+enum {
+    MIDDLE_ROUNDS = 64,
+    NARROW_ROUNDS = 10, // passes over the vocabulary, each halves the range of floats
+    NARROW_ENOUGH = 1024
+};
 
 // The value with which the running sum from the largest down reaches a target, and how many of
 // those equal to it are needed for that.
@@ -104,7 +108,29 @@ static uint32_t contenders(const struct lanes *lanes, const float *x, uint32_t n
             t->id[i] = i;
         bound = pick(t->most, t->id, groups, k, true).value;
     }
-    return (uint32_t)lanes->find(x, n, bound, t->id, n);
+    return (uint32_t)lanes->find(x, n, bound, INFINITY, t->id, n);
+}
+
+// What `pick` says of all x in [least, most], after a few passes have narrowed that down.
+static struct pick pick_from(const struct lanes *lanes, struct sample_scratch *t, uint32_t vocab,
+                             float least, float most, double target)
+{
+    uint32_t lo = order_of(least), hi = order_of(most) + 1;
+    double above = 0;
+    for (uint32_t i = 0; i < NARROW_ROUNDS && hi - lo > NARROW_ENOUGH; i++) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        double sum = lanes->sum_from(t->w, vocab, float_of(mid));
+        if (sum >= target) {
+            lo = mid;
+        } else {
+            hi = mid;
+            above = sum;
+        }
+    }
+    uint32_t n = (uint32_t)lanes->find(t->w, vocab, float_of(lo), float_of(hi), t->id, vocab);
+    if (n == 0) // the whole weighs less than the target, by a rounding
+        return (struct pick){float_of(lo), UINT32_MAX};
+    return pick(t->w, t->id, n, target - above, false);
 }
 
 void top_of(const struct lanes *lanes, const float *x, uint32_t n, uint32_t k,
@@ -130,7 +156,7 @@ static double part_of(double total, uint64_t random)
     return (double)(random >> 11) * 0x1p-53 * total;
 }
 
-// From all weights that are not 0: first which CHUNK_IDS ids, then which of them.
+// From the weights that are not 0: first which CHUNK_IDS ids, then which of them.
 static int32_t draw_all(const struct sample_scratch *t, uint32_t vocab, uint64_t random)
 {
     uint32_t chunks = (vocab + CHUNK_IDS - 1) / CHUNK_IDS, chunk = 0, last = 0;
@@ -155,33 +181,19 @@ static int32_t draw_all(const struct sample_scratch *t, uint32_t vocab, uint64_t
     return (int32_t)last;
 }
 
-// From those that top_p keeps. total: of all weights.
-static int32_t draw_nucleus(const struct lanes *lanes, struct sample_scratch *t, uint32_t vocab,
-                            double total, double top_p, uint64_t random)
+// Leaves what top_p keeps. total: of all weights.
+static void keep_nucleus(const struct lanes *lanes, struct sample_scratch *t, uint32_t vocab,
+                         double total, double top_p)
 {
     float matters = (float)((1 - top_p) * total / vocab * 0.999);
     if (matters < FLT_MIN)
         matters = FLT_MIN;
-    uint32_t n = (uint32_t)lanes->find(t->w, vocab, matters, t->id, vocab);
-    struct pick p = pick(t->w, t->id, n, top_p * total, false);
-    n = (uint32_t)lanes->find(t->w, vocab, p.value, t->id, vocab);
-    uint32_t kept = 0, ties = 0;
-    double kept_sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        float w = t->w[t->id[i]];
-        if (w == p.value && ties++ >= p.ties)
-            continue;
-        t->id[kept++] = t->id[i];
-        kept_sum += (double)w;
-    }
-    double target = part_of(kept_sum, random), sum = 0;
-    uint32_t i = 0;
-    for (; i + 1 < kept; i++) {
-        sum += (double)t->w[t->id[i]];
-        if (sum > target)
-            break;
-    }
-    return (int32_t)t->id[i];
+    struct pick p = pick_from(lanes, t, vocab, matters, 1, top_p * total);
+    float next = float_of(order_of(p.value) + 1);
+    uint32_t n = (uint32_t)lanes->find(t->w, vocab, p.value, next, t->id, vocab);
+    for (uint32_t i = p.ties; i < n; i++)
+        t->w[t->id[i]] = 0;
+    lanes->keep_from(t->w, vocab, p.value, t->sum);
 }
 
 int32_t draw(const struct lanes *lanes, struct sample_scratch *t, uint32_t vocab,
@@ -193,10 +205,11 @@ int32_t draw(const struct lanes *lanes, struct sample_scratch *t, uint32_t vocab
         floor = pick(t->w, t->id, n, a->top_k, true).value;
     }
     lanes->weights(t->w, vocab, best.value, floor, a->min_p, t->sum);
-    if (!(a->top_p < 1))
-        return draw_all(t, vocab, random);
-    double total = 0;
-    for (uint32_t i = 0; i < (vocab + CHUNK_IDS - 1) / CHUNK_IDS; i++)
-        total += t->sum[i];
-    return draw_nucleus(lanes, t, vocab, total, (double)a->top_p, random);
+    if (a->top_p < 1) {
+        double total = 0;
+        for (uint32_t i = 0; i < (vocab + CHUNK_IDS - 1) / CHUNK_IDS; i++)
+            total += t->sum[i];
+        keep_nucleus(lanes, t, vocab, total, (double)a->top_p);
+    }
+    return draw_all(t, vocab, random);
 }

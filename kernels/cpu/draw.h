@@ -4,8 +4,8 @@
  * draw - which ids a draw is from (min_p, top_k, top_p), and the draw.
  *
  * Nothing sorts the vocabulary: the k-th largest is looked for above the k-th largest of the maxima
- * of 64 ids each; what top_p keeps among those whose weights can matter, as all below (1 - p) /
- * vocab of the whole together weigh too little to be kept.
+ * of 64 ids each; the weight at which top_p ends by halving the range of floats, then among the few
+ * that are left. Weights below (1 - p) / vocab of the whole are together too little to be kept.
  * Exact   thresholds compare the floats themselves; weights are added in double in a fixed order.
  */
 #include "cpu/sample.h"

@@ -20,8 +20,8 @@
 enum {
     UNIT_KEYS = 64, // keys that attention takes at a time: 4 KV blocks
     UNIT_BLOCKS = 4,
-    UNIT_FEW = 4,    // rows that one reading of K and V serves
-    CHUNK_IDS = 1024 // ids whose weights are summed apart
+    UNIT_FEW = 4,   // rows that one reading of K and V serves
+    CHUNK_IDS = 256 // ids whose weights are summed apart, in floats
 };
 
 /*
@@ -72,8 +72,11 @@ struct lanes {
     void (*weights)(float *x, size_t n, float most, float floor, float least, double *sums);
     double (*exp_sum)(const float *x, size_t n, float most); // of exp(x - most), x stays
     size_t (*count_above)(const float *x, size_t n, float than);
-    // Ids of x >= than, ascending, at most `cap`; returns how many there are.
-    size_t (*find)(const float *x, size_t n, float than, uint32_t *ids, size_t cap);
+    double (*sum_from)(const float *x, size_t n, float least); // of all x >= least
+    // x = 0 where x < least. sums: of each CHUNK_IDS.
+    void (*keep_from)(float *x, size_t n, float least, double *sums);
+    // Ids of least <= x < below, ascending, at most `cap`; returns how many there are.
+    size_t (*find)(const float *x, size_t n, float least, float below, uint32_t *ids, size_t cap);
 };
 
 const struct lanes *lanes_of(enum isa isa);

@@ -50,6 +50,7 @@ struct world_part {
 
 // Whether an instruction set is here and worth the time: 64-bit ARM is mostly an emulator.
 bool world_tests(enum isa isa);
+uint32_t world_cases(uint32_t n); // as many as there is time for
 void world_open(struct world *w, const struct world_options *o);
 void world_close(struct world *w);
 

@@ -398,11 +398,23 @@ static void logits(const struct lanes *l)
         struct lanes_best b = l->best(x, n);
         assert_true(b.id == (int32_t)best && b.value == x[best] && b.finite);
         assert_int_equal(l->count_above(x, n, 1), above);
-        size_t have = l->find(x, n, 1, id, MANY);
-        for (size_t j = 0; j < n; j++)
-            if (x[j] >= 1)
+        size_t have = l->find(x, n, 1, 2, id, MANY);
+        double sum = 0;
+        for (size_t j = 0; j < n; j++) {
+            sum += x[j] >= 1 ? (double)x[j] : 0;
+            if (x[j] >= 1 && x[j] < 2)
                 assert_true(found < have && id[found++] == j);
+        }
         assert_int_equal(found, have);
+        assert_true(l->sum_from(x, n, 1) == sum); // quarters add up without a rounding
+        memcpy(y, x, n * sizeof *x);
+        double sums[MANY / CHUNK_IDS + 1], total = 0;
+        l->keep_from(y, n, 1, sums);
+        for (size_t j = 0; j < n; j++)
+            assert_true(y[j] == (x[j] >= 1 ? x[j] : 0));
+        for (size_t j = 0; j < n; j += CHUNK_IDS)
+            total += sums[j / CHUNK_IDS];
+        assert_true(total == sum);
         l->most64(x, n, most);
         for (size_t j = 0; j < n; j++)
             assert_true(x[j] <= most[j / 64]);

@@ -142,7 +142,7 @@ static void sets(const struct lanes *l)
 {
     struct bench *b = bench_create(l);
     static const uint32_t vocabs[] = {1, 2, 17, 64, 65, 1000, 4097, 49152};
-    for (uint32_t i = 0; i < 96; i++) {
+    for (uint32_t i = 0; i < world_cases(96); i++) {
         b->vocab = vocabs[i % 8];
         fill_logits(b, i % 3 ? 3 : 0.1f, i % 4 == 1);
         sv_sampling a = plain();
@@ -184,7 +184,7 @@ static void mixes(const struct lanes *l)
 {
     struct bench *b = bench_create(l);
     uint32_t told = 0;
-    for (uint32_t i = 0; i < 3000; i++) {
+    for (uint32_t i = 0; i < world_cases(3000); i++) {
         b->vocab = 3 + random_below(&seed, i % 10 ? 60 : 3000);
         fill_logits(b, 2, i % 3 == 0);
         int32_t list[4][LISTS];
@@ -232,7 +232,7 @@ static void mixes(const struct lanes *l)
             fail();
         }
     }
-    assert_true(told > 2500);
+    assert_true(told > world_cases(2500));
     bench_destroy(b);
 }
 
@@ -347,7 +347,8 @@ static void processors_one_by_one(void **state)
 static void draws_are_distributed(void **state)
 {
     (void)state;
-    enum { DRAWS = 1000000, IDS = 100 };
+    enum { IDS = 100 };
+    const uint32_t draws = world_cases(1000000);
     struct bench *b = bench_create(lanes_of(isa_best()));
     b->vocab = IDS;
     fill_logits(b, 1, false);
@@ -358,13 +359,13 @@ static void draws_are_distributed(void **state)
     static uint32_t count[IDS];
     b->lanes->divide(b->logits, a.temperature, IDS, b->t.w);
     struct lanes_best best = b->lanes->best(b->t.w, IDS);
-    for (uint64_t i = 0; i < DRAWS; i++) {
+    for (uint64_t i = 0; i < draws; i++) {
         b->lanes->divide(b->logits, a.temperature, IDS, b->t.w);
         count[draw(b->lanes, &b->t, IDS, &a, best, sample_random(a.seed, i))]++;
     }
     double chi = 0;
     for (uint32_t i = 0; i < IDS; i++) {
-        double want = b->choice[i].p * DRAWS, off = count[b->choice[i].id] - want;
+        double want = b->choice[i].p * draws, off = count[b->choice[i].id] - want;
         chi += off * off / want;
     }
     assert_true(chi > 40 && chi < 180);
