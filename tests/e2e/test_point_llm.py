@@ -149,7 +149,7 @@ async def hammer(port, made, alone, seconds, counts):
 
 def test_many_streams_in_a_small_cache(tmp_path):
     model, vocab, longest = (SMOLLM2, 40000, 256) if SMOLLM2 and size(0, 1) else (TINY, 250, 200)
-    blocks = STREAMS * longest // 16 // 4  # a quarter of what all streams would take
+    blocks = max(2, STREAMS // 16) * (longest // 16 + 1)  # what a sixteenth of the streams would take
     per_block = 16 * 2 * 4 * (30 * 3 * 64 if model == SMOLLM2 else 2 * 2 * 16)
     app = llm(
         model,
