@@ -204,9 +204,10 @@ typedef struct sv_head {
 /*
  * How one slot samples. Order of effects (vLLM v1/sample/sampler.py): allowed ids, bad words, stop
  * ids below min_tokens, bias, repetition / frequency / presence penalty; greedy ends here; then
- * temperature, min_p, top_k, top_p, one draw. Logprobs are of the raw logits.
- * The draw is a pure function of (logits, seed, number of the output token), so it does not depend
- * on the batch or on preemption.
+ * temperature, min_p, top_k, top_p, one draw. Logprobs are of the raw logits. Bad words are looked
+ * for in the output alone; top_k keeps all that equal the k-th; top_p keeps the one that crosses
+ * it. The draw is a pure function of (logits, seed, number of the output token), so it does not
+ * depend on the batch or on preemption.
  */
 typedef struct sv_sampling {
     uint32_t size;
@@ -270,7 +271,8 @@ typedef struct sv_kernels {
 
     // Exact bytes before anything is made; 0: this backend does not have it. No device is touched
     // and no weight is read: data and bias may be NULL (bias: any pointer that is not, where there
-    // is one).
+    // is one). Not counted: the lists of slot(), which are as long as the caller makes them, and
+    // the recorded blocks (some KB a program).
     uint64_t (*weight_bytes)(const sv_dev_options *, const sv_weight_desc *);
     uint64_t (*session_bytes)(const sv_dev_options *, const sv_limits *);
     // Of these, one KV block's.
@@ -294,9 +296,10 @@ typedef struct sv_kernels {
 
     // Steps.
     int (*slot)(sv_session *, uint32_t slot,
-                const sv_sampling *);                  // copies all; for launches to come
-    sv_batch *(*batch)(sv_session *);                  // of the next launch
-    int64_t (*launch)(sv_program *, const sv_batch *); // a ticket > 0, or < 0
+                const sv_sampling *); // copies all; for launches to come
+    sv_batch *(*batch)(sv_session *); // of the next launch
+    // A ticket > 0, or < 0. The CPU refuses (-400) a batch that reaches beyond the limits.
+    int64_t (*launch)(sv_program *, const sv_batch *);
     // Waits for that step. *ret stays the backend's.
     int (*collect)(sv_session *, int64_t ticket, const sv_result **ret, char *why);
     // Logits of a row of the step last collected, [vocab], before any processor. For tests.
@@ -307,7 +310,10 @@ typedef struct sv_kernels {
 #define SV_KERNELS_EXPORT __attribute__((visibility("default")))
 #endif
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
-    extern const sv_kernels sv_kernels_v1;
+extern const sv_kernels sv_kernels_v1;
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -13,7 +13,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE = 64, SPIN_NS = 10000, TICK_NS = 1000000, ITEM_BITS = 22, ITEM_MASK = (1 << 22) - 1 };
+enum {
+    LINE = 64,
+    SPIN_NS = 10000,
+    TICK_NS = 1000000,
+    TICK_ITEMS = 16,
+    ITEM_BITS = 22,
+    ITEM_MASK = (1 << 22) - 1
+};
 
 struct worker {
     struct pool *pool;
@@ -40,6 +47,7 @@ struct pool {
     uint32_t phase, n_items;
     uint64_t begun; // phases
     uint64_t ticked_ns;
+    uint32_t ticking; // items of thread 0
     uint32_t threads;
     struct worker worker[];
 };
@@ -149,8 +157,8 @@ static void work(struct pool *p, uint32_t thread)
             break;
         p->job.run(p->job.arg, p->phase, item, thread);
         finished++;
-        if (thread == 0 && p->job.tick)
-            tick(p);
+        if (thread == 0 && p->job.tick && ++p->ticking % TICK_ITEMS == 0)
+            tick(p); // not after each: looking at the clock takes 25 ns
     }
     if (!finished)
         return;

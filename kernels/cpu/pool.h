@@ -22,7 +22,8 @@ struct pool_job {
     // How many items a phase has, 0 is fine. Called once, by any thread, when all before is done.
     uint32_t (*items)(void *arg, uint32_t phase);
     void (*run)(void *arg, uint32_t phase, uint32_t item, uint32_t thread);
-    void (*tick)(void *arg); // on the caller's thread, at most once a millisecond; or NULL
+    void (*tick)(
+        void *arg); // on the caller's thread, once a millisecond and 16 items at most; or NULL
 };
 
 int pool_create(uint32_t threads, struct pool **ret); // 0, or -507
