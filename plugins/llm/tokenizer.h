@@ -50,8 +50,8 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *token, size_t n); 
  * Appends the ids of text[0, n). `add_special`: with what the model puts around a text (bos, eos).
  * Special tokens are recognised in spans[0, n_spans), ascending and disjoint; spans NULL with
  * n_spans 1: everywhere. text must be valid UTF-8. SV_E_TOO_LARGE: more than max_ids (ret then
- * holds what came so far), or a hostile file's normalizer that lets the text grow without end; otherwise
- * never fails.
+ * holds what came so far), or a hostile file's normalizer that lets the text grow without end;
+ * otherwise never fails.
  */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool add_special,
                      const struct span *spans, size_t n_spans, size_t max_ids, struct ids *ret,
@@ -59,8 +59,8 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool
 
 // The token as the vocabulary writes it, e.g. "Ġthe" or "▁the" (for /tokenize's token_strs).
 struct bytes tokenizer_token(const struct tokenizer *t, int32_t id);
-// All ids at once, as `tokenizers` decode does; but bytes <0x..> that are no character are U+FFFD one by
-// one, as in SentencePiece, where `tokenizers` gives up the whole run of bytes around them.
+// All ids at once, as `tokenizers` decode does; but bytes <0x..> that are no character are U+FFFD
+// one by one, as in SentencePiece, where `tokenizers` gives up the whole run of bytes around them.
 void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
                       struct buf *out);
 
