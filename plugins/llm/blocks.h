@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BLOCK_NONE = UINT32_MAX };
+#define BLOCK_NONE UINT32_MAX
 
 enum block_state {
     BLOCK_PLAIN,   // no name
