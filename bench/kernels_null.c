@@ -115,12 +115,12 @@ static int session(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
     b->edit_index = TAKE(edits);
     b->edit_block = TAKE(edits);
     s->token = TAKE(l->max_rows);
-    s->result = (sv_result){0,
-                            s->token,
-                            (float *)TAKE(l->max_rows),
-                            TAKE(l->max_rows),
-                            TAKE((size_t)l->max_rows * SV_TOP_MAX),
-                            (float *)TAKE((size_t)l->max_rows * SV_TOP_MAX)};
+    sv_result *r = &s->result;
+    r->token = s->token;
+    r->logprob = (float *)TAKE(l->max_rows);
+    r->rank = TAKE(l->max_rows);
+    r->top_id = TAKE((size_t)l->max_rows * SV_TOP_MAX);
+    r->top_logprob = (float *)TAKE((size_t)l->max_rows * SV_TOP_MAX);
 #undef TAKE
     s->dev = d;
     s->max_tokens = l->max_tokens;

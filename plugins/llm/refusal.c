@@ -27,8 +27,9 @@ static const char *type_of(int status)
     }
 }
 
-static int fill(struct refusal *r, int status, const char *type, const char *param, const char *fmt,
-                va_list ap)
+__attribute__((format(printf, 5, 0))) static int fill(struct refusal *r, int status,
+                                                      const char *type, const char *param,
+                                                      const char *fmt, va_list ap)
 {
     r->status = status;
     r->type = type;
