@@ -323,6 +323,9 @@ static void operands_are_shared(void **state)
             }
             setup_finish(&other);
         }
+        setup_init(&other, isa, act, dtype, ROWS, 2 * COLS);
+        assert_false(matrix_same_operand(&s.m, &other.m));
+        setup_finish(&other);
         setup_finish(&s);
     }
 }
