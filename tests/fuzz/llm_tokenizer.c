@@ -54,8 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char *const texts[] = {
         "", "a", "Hello, world! 12345  \n\n it's <|im_start|><s>[CLS]",
         "\xe4\xbd\xa0\xe5\xa5\xbd e\xcc\x81\xf0\x9f\x98\x80",
-        "\xe2\x96\x81\xe2\x96\x81 "
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+        "\xe2\x96\x81\xe2\x96\x81 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     struct tokenizer *t = NULL;
     struct err err = {0};
     if (size > 1 << 16 || tokenizer_from_json((const char *)data, size, "fuzz", &t, &err) < 0)
