@@ -349,6 +349,11 @@ static const char *const wrong[] = {"token below",
 static void spoil(const struct world *w, sv_batch *b, size_t how)
 {
     const sv_limits *l = &w->limits;
+    if (strcmp(wrong[how], "slot twice") ==
+        0) { // all else of the second part fits the first's slot
+        b->seq_slot[1] = b->row_slot[1] = b->seq_slot[0];
+        return;
+    }
     int32_t *const at[] = {b->token,      b->token,      b->token,     b->pos,      b->pos,
                            b->pos + 1,    b->seq_slot,   b->seq_slot,  b->seq_slot, b->seq_tokens,
                            b->seq_tokens, b->seq_tokens, b->row_token, b->row_slot, b->row_want,
