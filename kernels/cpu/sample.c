@@ -48,10 +48,11 @@ static bool fits(const sv_sampling *a, uint32_t vocab, uint32_t max_context)
 static void *copy(char **at, const void *from, uint32_t n)
 {
     void *to = *at;
-    if (n)
-        memcpy(to, from, n * sizeof(int32_t));
+    if (!n || !to)
+        return NULL;
+    memcpy(to, from, n * sizeof(int32_t));
     *at += n * sizeof(int32_t);
-    return n ? to : NULL;
+    return to;
 }
 
 static void copy_lists(struct sampling *s, const sv_sampling *a, uint32_t words)

@@ -117,7 +117,7 @@ static void check_set(struct bench *b, const sv_sampling *a)
         kept += b->choice[i].p > 0;
     }
     double sum = 0, edge = 2e-6;
-    uint32_t step = kept / 200 + 1, at = 0;
+    uint32_t step = kept / 50 + 1, at = 0;
     for (uint32_t i = 0; i < b->vocab; i++) {
         double begin = sum, end = sum += p[i];
         if (p[i] < 3 * edge || at++ % step)
