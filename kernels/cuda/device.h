@@ -56,6 +56,42 @@ uint64_t weight_bytes(const sv_dev_options *, const sv_weight_desc *);
 int weight_make(sv_dev *, const sv_weight_desc *, sv_weight **ret, char *why);
 void weights_free(sv_dev *d);
 
+/*
+ * Programmatic dependent launch: a kernel started by enqueue() may begin while the one before it
+ * still runs. Until wait_previous() it touches nothing but weights; every thread calls it.
+ * let_next_start() allows the same to the one after it. Below sm_90 both do nothing.
+ */
+template <class... P, class... A>
+static inline cudaError_t enqueue(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                                  cudaStream_t q, A &&...args)
+{
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = q;
+    config.attrs = &overlap;
+    config.numAttrs = 1;
+    return cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+}
+
+static __device__ __forceinline__ void wait_previous()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void let_next_start()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 static inline uint64_t round_up(uint64_t n, uint64_t to)
 {
     return (n + to - 1) / to * to;
