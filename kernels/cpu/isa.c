@@ -5,6 +5,7 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <stdatomic.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -13,10 +14,19 @@
 static const char *const names[ISAS] = {"scalar", "avx2", "avx512", "neon"};
 
 #if defined(__x86_64__)
-static bool f16c(void) // clang's __builtin_cpu_supports doesn't know it
+// clang's __builtin_cpu_supports doesn't know it. Asked once: in a virtual machine cpuid costs a trap
+// of tens of microseconds, and every matrix of a model asks.
+static bool f16c(void)
 {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+    enum { UNKNOWN, NO, YES };
+    static atomic_int known;
+    int is = atomic_load_explicit(&known, memory_order_relaxed);
+    if (is == UNKNOWN) {
+        unsigned a, b, c, d;
+        is = __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C ? YES : NO;
+        atomic_store_explicit(&known, is, memory_order_relaxed);
+    }
+    return is == YES;
 }
 
 // AVX-512 here is what servers since Ice Lake and Zen 4 have: F, BW, DQ, VL and VNNI.
