@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * layer - the small kernels of a step: page-table edits, embedding, norms, RoPE with KV append,
- * activation.
+ * layer - the small kernels of a step: embedding, norms, RoPE with KV append, activation.
  *
  * Each reads counts on the device and does nothing beyond them, so one graph serves every batch
  * that fits its bucket. All are memory-bound: traffic is what they read and write once.
@@ -30,44 +29,6 @@ static __device__ float block_sum(float x)
     for (unsigned i = 0; i < blockDim.x / 32; i++)
         sum += part[i];
     return sum;
-}
-
-// One block: the page table's edits, then which slot each token is of.
-static __global__ void prepare_kernel(session_view v)
-{
-    uint32_t n_seqs = v.counts[1], n_edits = v.counts[3];
-    for (uint32_t i = threadIdx.x; i < n_edits; i += blockDim.x)
-        v.page_table[(uint64_t)v.edit_slot[i] * v.max_pages + v.edit_index[i]] = v.edit_block[i];
-    __shared__ uint32_t begin;
-    if (threadIdx.x == 0)
-        begin = 0;
-    __syncthreads();
-    // Sequences in pieces of the block's size: a running sum over the pieces.
-    __shared__ uint32_t sums[1024];
-    for (uint32_t at = 0; at < n_seqs; at += blockDim.x) {
-        uint32_t i = at + threadIdx.x;
-        uint32_t mine = i < n_seqs ? (uint32_t)v.seq_tokens[i] : 0;
-        sums[threadIdx.x] = mine;
-        __syncthreads();
-        for (uint32_t o = 1; o < blockDim.x; o <<= 1) {
-            uint32_t add = threadIdx.x >= o ? sums[threadIdx.x - o] : 0;
-            __syncthreads();
-            sums[threadIdx.x] += add;
-            __syncthreads();
-        }
-        uint32_t first = begin + sums[threadIdx.x] - mine;
-        for (uint32_t t = 0; t < mine; t++)
-            v.token_slot[first + t] = v.seq_slot[i];
-        __syncthreads();
-        if (threadIdx.x == blockDim.x - 1)
-            begin += sums[threadIdx.x];
-        __syncthreads();
-    }
-}
-
-void prepare_run(const session_view &v, cudaStream_t q)
-{
-    prepare_kernel<<<1, 1024, 0, q>>>(v);
 }
 
 static __global__ void embed_kernel(session_view v, const bf16 *table, float scale, float *x,

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/attend.h"
 #include "cuda/program.h"
 #include "cuda/session.h"
 
@@ -8,7 +9,7 @@
 // Bytes of each part of a session, in one place: what is counted is what is made.
 struct sizes {
     uint64_t batch, edits, results, page_table, history, last, slots, lists, allowed, kv, logits,
-        normed, wide, token_slot, widths;
+        normed, wide, token_slot, jobs, seqs, tiles, parts, tickets, widths;
     uint64_t total;
 };
 
@@ -20,6 +21,12 @@ static uint32_t pages_of(const sv_limits *l)
 static uint64_t edits_of(const sv_limits *l)
 {
     return l->max_tokens / SV_BLOCK + (uint64_t)l->max_seqs * pages_of(l);
+}
+
+// Of rows, for the prefill kernel: every sequence may have one that is not full.
+static uint64_t tiles_of(const sv_limits *l)
+{
+    return (uint64_t)l->max_tokens * (l->heads / l->kv_heads) / prefill_tile_rows(l) + l->max_seqs;
 }
 
 static uint64_t batch_words(const sv_limits *l)
@@ -58,9 +65,15 @@ static sizes sizes_of(const sv_limits *l)
     s.normed = round_up(2 * l->widths * l->max_tokens, 512);
     s.wide = round_up(2 * wide_cols(l) * l->max_tokens, 512);
     s.token_slot = round_up(4ull * l->max_tokens, 512);
+    s.jobs = round_up(4ull * JOBS, 512);
+    s.seqs = round_up(16ull * l->max_seqs, 512);
+    s.tiles = round_up(8 * tiles_of(l), 512);
+    s.parts = decode_parts_bytes(l);
+    s.tickets = round_up(4ull * l->max_seqs * l->kv_heads, 512);
     s.widths = 4 * l->widths * l->max_tokens + 64 * 512;
     s.total = s.batch + s.edits + s.results + s.page_table + s.history + s.last + s.slots +
-              s.lists + s.allowed + s.kv + s.logits + s.normed + s.wide + s.token_slot + s.widths;
+              s.lists + s.allowed + s.kv + s.logits + s.normed + s.wide + s.token_slot + s.jobs +
+              2 * s.seqs + s.tiles + s.parts + s.tickets + s.widths;
     return s;
 }
 
@@ -96,7 +109,9 @@ static bool make_device_parts(sv_session *s, const sizes *z, char *why)
         !MAKE(v->v, z->kv / 2) || !MAKE(v->logits, z->logits / 3) ||
         !MAKE(v->work, z->logits / 3) || !MAKE(v->seen, z->logits / 3) ||
         !MAKE(s->normed, z->normed) || !MAKE(s->wide, z->wide) ||
-        !MAKE(v->token_slot, z->token_slot))
+        !MAKE(v->token_slot, z->token_slot) || !MAKE(v->jobs, z->jobs) ||
+        !MAKE(v->seqs, z->seqs) || !MAKE(v->decode, z->seqs) || !MAKE(v->tiles, z->tiles) ||
+        !MAKE(v->parts, z->parts) || !MAKE(v->tickets, z->tickets))
         return false;
 #undef MAKE
     uint64_t edits = edits_of(l);
@@ -181,6 +196,9 @@ int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
     v->vocab = l->vocab;
     v->allowed_words = (l->vocab + 31) / 32;
     v->kv_dtype = l->kv_dtype;
+    v->processors = (uint32_t)d->prop.multiProcessorCount;
+    v->decode_ctas = decode_ctas(l, d->prop.multiProcessorCount);
+    v->tile_rows = prefill_tile_rows(l);
     sizes z = sizes_of(l);
     s->batch_bytes = 4 * batch_words(l);
     s->result_bytes = (8ull + 4 + 8 * SV_TOP_MAX) * l->max_rows;

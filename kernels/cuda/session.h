@@ -7,6 +7,10 @@
 
 enum { BATCHES = 3 }; // pinned batches and results in turn: depth + 1
 
+// session_view.jobs: how many sequences the decode kernel has and how many tiles the prefill
+// kernel; which tile is next and how many CTAs have ended, both zero between kernels.
+enum { JOB_DECODE, JOB_TILES, JOB_NEXT, JOB_ENDED, JOBS };
+
 // How a slot samples; lists lie behind one another in session_view.lists.
 struct slot_state {
     float temperature, top_p, min_p, repetition, frequency, presence;
@@ -21,8 +25,14 @@ struct session_view {
     uint32_t *counts; // n_tokens, n_seqs, n_rows, n_edits
     int32_t *token, *pos, *seq_slot, *seq_tokens, *row_token, *row_slot, *row_want;
     int32_t *edit_slot, *edit_index, *edit_block;
-    // Derived by the first kernel of a step.
+    // Derived by the first kernel of a step (schedule.cu).
     int32_t *token_slot; // [max_tokens]
+    uint32_t *jobs;      // [JOBS]
+    int4 *seqs, *decode; // [max_seqs] first token, tokens, slot, end of the keys: of all sequences;
+                         // of those that the decode kernel takes
+    int2 *tiles;         // of the prefill kernel: which of seqs, which of its tiles of rows
+    float *parts;        // what CTAs of the decode kernel found of a sequence that several share
+    uint32_t *tickets;   // [max_seqs, kv_heads] how many of them have; zero between kernels
     // Kept from step to step.
     int32_t *page_table; // [max_seqs, max_pages]
     int32_t *history;    // [max_seqs, max_context + 1]
@@ -37,6 +47,7 @@ struct session_view {
     float *out_logprob, *out_top_logprob;
     uint32_t max_tokens, max_seqs, max_rows, max_context, max_pages, n_blocks;
     uint32_t heads, kv_heads, head_dim, vocab, allowed_words, kv_dtype;
+    uint32_t processors, decode_ctas, tile_rows; // the device's; of the attention kernels
 };
 
 struct sv_buf {
