@@ -33,7 +33,7 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", 1 if QUICK else 5))
 FORMATS = os.environ.get("BENCH_FORMATS", "Q4_1" if QUICK else "Q4_1 Q8_0 BF16").split()
 THREADS = [int(t) for t in os.environ.get("BENCH_THREADS", "1 2").split()]
 SEQS = 16
-PROMPT, SHORT, DECODE = 512, 16, 64  # tokens
+PROMPT, SHORT, DECODE = {1: 512, SEQS: 128}, 16, 64  # tokens; PROMPT: by the number of requests
 CONTEXT = 1024
 VOCAB = (1000, 49152)  # ids of prompts: words, not special tokens
 MODEL = "m"
@@ -80,8 +80,8 @@ class Ours:
         return True
 
     def prompt(self, seqs):
-        begin, answers = complete(self.server.port, [ids(PROMPT) for _ in range(seqs)], 1, MODEL)
-        return seqs * PROMPT / (max(a.first for a in answers) - begin)
+        begin, answers = complete(self.server.port, [ids(PROMPT[seqs]) for _ in range(seqs)], 1, MODEL)
+        return seqs * PROMPT[seqs] / (max(a.first for a in answers) - begin)
 
     def decode(self, seqs):
         _, answers = complete(self.server.port, [ids(SHORT) for _ in range(seqs)], DECODE, MODEL)
@@ -111,7 +111,7 @@ class Llama:
         return got["tokens"] / got["s"]
 
     def prompt(self, seqs):
-        return self.rate(op="prompt", seqs=seqs, n=PROMPT)
+        return self.rate(op="prompt", seqs=seqs, n=PROMPT[seqs])
 
     def decode(self, seqs):
         return self.rate(op="decode", seqs=seqs, prompt=SHORT, n=DECODE)
@@ -134,7 +134,7 @@ def engine_rates(path, threads, seqs):
         ).stdout
         return json.loads(out.splitlines()[-1])[what]
 
-    return rate(PROMPT, 1, "prompt"), rate(SHORT, DECODE, "decode")
+    return rate(PROMPT[seqs], 1, "prompt"), rate(SHORT, DECODE, "decode")
 
 
 def stream_bandwidth(size, threads):
@@ -306,7 +306,7 @@ def run(folder):
     name, flags = processor()
     print("## Language models: SmolLM2-135M-Instruct against llama.cpp\n")
     print(f"{name}, {os.cpu_count()} cores, {' '.join(flags)}. {ROUNDS} rounds, interleaved.")
-    print(f"Prompt: {PROMPT} random tokens. Decode: {DECODE} tokens after {SHORT}, greedy.")
+    print(f"Prompt: {PROMPT[1]} random tokens, {PROMPT[SEQS]} each of {SEQS} requests. Decode: {DECODE} tokens after {SHORT}, greedy.")
     first = True
     for fmt, path in paths.items():
         for threads in THREADS:

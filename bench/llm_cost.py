@@ -7,19 +7,20 @@ The worker's CPU time (scheduler, detokeniser, chunks, hand-over to the ingress)
 gave, and the ingress's beside it. Steps last SALVER_NULL_STEP_US without using the processor, so that
 every stream takes part in every step, as with a model.
 
-Usage: llm_cost.py MODEL.gguf      (`make bench K=cost`)
-Environment: SALVER_BUILD (build), BENCH_ROUNDS (7), BENCH_STREAMS (256), SALVER_NULL_STEP_US (4000).
+`make bench K=cost`. Environment: SALVER_BUILD (build), BENCH_ROUNDS (7), BENCH_STREAMS (256), SALVER_NULL_STEP_US (4000).
 """
 
 import json
 import os
 import statistics
+import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
+REPO = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPO / "tests" / "e2e"), str(REPO / "tests" / "tools")]
+import fetch_model  # noqa: E402
 import harness  # noqa: E402
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 7))
@@ -37,10 +38,10 @@ def cpu_ns(pid):
 
 
 def one_round(server, body):
-    reader = harness.subprocess.Popen(
+    reader = subprocess.Popen(
         [str(harness.TOOLS / "sse_read"), "-p", str(server.port), "-u", "/v1/completions",
          "-n", str(STREAMS), "-d", str(SECONDS), "-w", "1", "-b", json.dumps(body)],
-        stdout=harness.subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )  # fmt: skip
     time.sleep(1.2)  # every stream runs
     pids = {role: server.pids(role)[0] for role in ("worker", "ingress")}
@@ -55,7 +56,14 @@ def one_round(server, body):
     return {"running": running, "tokens": tokens, **{r: ns / tokens for r, ns in spent.items()}}
 
 
-def main():
+def between_steps():
+    """The scheduler alone, in one process."""
+    out = subprocess.run([str(harness.TOOLS / "engine")], capture_output=True, check=True, text=True).stdout
+    print(f"\n```\n{out.rstrip()}\n```")
+
+
+def run(folder):
+    model = fetch_model.fetch("smollm2", fetch_model.CACHE, fetch_model.PINS)
     app = {
         "name": "llm",
         "route_prefix": "/",
@@ -64,7 +72,7 @@ def main():
             {
                 "name": "model",
                 "config": {
-                    "model": str(Path(sys.argv[1]).resolve()),
+                    "model": str(model),
                     "max_num_seqs": STREAMS,
                     "kv_cache_bytes": 64 << 20,
                 },
@@ -73,11 +81,8 @@ def main():
     }
     body = {"model": "model", "prompt": "Once upon a time", "max_tokens": 8000, "stream": True,
             "ignore_eos": True, "temperature": 0}  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        with harness.Server(
-            folder, [app], plugins=harness.TOOLS / "null", ready={"llm": "v1/models"}
-        ) as server:
-            rounds = [one_round(server, body) for _ in range(ROUNDS)]
+    with harness.Server(folder, [app], plugins=harness.TOOLS / "null", ready={"llm": "v1/models"}) as server:
+        rounds = [one_round(server, body) for _ in range(ROUNDS)]
     print(f"\n## Around the model: {STREAMS} streams, steps of "
           f"{os.environ['SALVER_NULL_STEP_US']} us that compute nothing\n")  # fmt: skip
     print("| process | CPU a token, us: median | min | max |\n|---|---|---|---|")
@@ -87,6 +92,4 @@ def main():
     print(f"\n{ROUNDS} rounds; running {min(r['running'] for r in rounds):.0f} to "
           f"{max(r['running'] for r in rounds):.0f}; {sum(r['tokens'] for r in rounds):.0f} tokens")  # fmt: skip
 
-
-if __name__ == "__main__":
-    main()
+    between_steps()

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Salver against its peers and floors, in one run, interleaved. Prints Markdown.
 
-Usage: run.py [proxy] [sse] [start] [llm]     (all without arguments; `make bench K=sse`)
+Usage: run.py [proxy] [sse] [start] [llm] [cost]     (all without arguments; `make bench K=sse`)
 
 proxy  `echo` and a no-op that answers N bytes, through 1 ingress and 1 worker, against nginx that
        proxies to an nginx upstream with 1 worker each. All servers share one core, wrk has another.
 sse    the ingress's CPU time per event of 100 streams against a bare loop that writes the same.
 start  from exec to the first answer; memory and processes of an idle server.
 llm    a language model against llama.cpp: llm_bench.py says how.
+cost   what the server around a language model costs: llm_cost.py.
 
 Environment: SALVER_BUILD (build), BENCH_ROUNDS (7), BENCH_SECONDS a run (3), BENCH_QUICK=1 for a
 look while developing, BENCH_SERVER_CORE (0), BENCH_LOAD_CORE (1).
@@ -436,7 +437,13 @@ def llm(folder):
     run(folder)
 
 
-KINDS = {"proxy": proxy, "sse": sse, "start": start, "llm": llm}
+def cost(folder):
+    from llm_cost import run
+
+    run(folder)
+
+
+KINDS = {"proxy": proxy, "sse": sse, "start": start, "llm": llm, "cost": cost}
 
 
 def main():
