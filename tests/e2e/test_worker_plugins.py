@@ -160,7 +160,7 @@ def test_degraded_gets_no_new_work(server):
     s = server([fake(config=rules, health_check_period_s=0.5)])
     wait_for("it is degraded", 10, lambda: "no new work for now" in s.log())
     assert s.get("/fake").status == 200, "it waits, and is answered when all is well again"
-    assert "health() is good again" in s.log()
+    wait_for("the log says so", 5, lambda: "health() is good again" in s.log())
 
 
 def test_sick_is_replaced(server, tmp_path):
