@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/inside.h"
+
+#include "base/err.h"
+#include "llm/model_parts.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { KV_ELEMENT = 2 }; // bytes: bf16
+
+static void die(const char *what, const char *why)
+{
+    fprintf(stderr, "%s: %s\n", what, why);
+    exit(1);
+}
+
+double inside_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static struct inside_bill bill_of(const struct model *m)
+{
+    const struct spec *s = &m->spec;
+    struct inside_bill b = {.kv_bytes = 2.0 * s->layers * s->kv_heads * s->head_dim * KV_ELEMENT};
+    struct weight w;
+    for (uint32_t i = 0; i < weights_count(s); i++) {
+        if (weights_get(s, m->format, m->files, i, &w, NULL) < 0)
+            die(m->path, "a weight is not there");
+        if (w.desc.role == SV_VECTOR || (w.slot == W_TABLE && !s->tied))
+            continue;
+        for (uint32_t p = 0; p < w.desc.n_parts; p++)
+            b.flops += 2.0 * (double)(w.desc.part[p].rows * w.desc.cols);
+    }
+    b.weight_bytes = b.flops; // two bytes and two operations for each
+    return b;
+}
+
+static sv_program *program(void *arg, uint32_t n_tokens, uint32_t n_rows)
+{
+    return model_program(arg, n_tokens, n_rows);
+}
+
+static const sv_kernels *load_kernels(const char *path)
+{
+    void *so = dlopen(path, RTLD_NOW);
+    const sv_kernels *k = so ? dlsym(so, "sv_kernels_v1") : NULL;
+    if (!k)
+        die(path, dlerror());
+    return k;
+}
+
+static void load(struct inside *in, const struct inside_options *o, struct model_memory *memory)
+{
+    struct err err;
+    char why[SV_WHY_MAX] = "";
+    const sv_dev_options dev = {.size = sizeof dev};
+    struct model_limits l = {.max_tokens = o->max_tokens,
+                             .max_seqs = o->max_seqs,
+                             .max_rows = o->max_seqs,
+                             .max_context = o->max_context,
+                             .kv_dtype = SV_BF16,
+                             .kv_bytes = 1 << 30};
+    if (model_open(o->model, &in->model, &err) < 0 || model_check(in->model, &err) < 0 ||
+        model_plan(in->model, in->k, &dev, &l, memory, &err) < 0)
+        die(o->model, err.msg);
+    l.kv_bytes = memory->block * ((o->kv_tokens + SV_BLOCK - 1) / SV_BLOCK);
+    if (model_plan(in->model, in->k, &dev, &l, memory, &err) < 0)
+        die(o->model, err.msg);
+    if (in->k->open(&dev, &in->dev, why) < 0)
+        die(o->kernels, why);
+    double from = inside_now();
+    if (model_load(in->model, in->k, in->dev, &dev, &l, NULL, NULL, &err) < 0)
+        die(o->model, err.msg);
+    in->load_s = inside_now() - from;
+}
+
+void inside_open(struct inside *in, const struct inside_options *o)
+{
+    struct err err;
+    struct model_memory memory;
+    in->k = load_kernels(o->kernels);
+    load(in, o, &memory);
+    in->bill = bill_of(in->model);
+    in->vocab = model_spec(in->model)->vocab;
+    const struct engine_config c = {.max_seqs = o->max_seqs,
+                                    .max_waiting = o->max_waiting,
+                                    .max_tokens = o->max_tokens,
+                                    .max_rows = o->max_seqs,
+                                    .max_context = o->max_context,
+                                    .n_blocks = memory.n_blocks,
+                                    .vocab = in->vocab,
+                                    .chunked_prefill = true,
+                                    .on_token = o->on_token};
+    if (engine_create(&c, in->k, model_session(in->model), program, in->model, &in->engine, &err) <
+        0)
+        die("engine", err.msg);
+}
+
+void inside_close(struct inside *in)
+{
+    engine_destroy(in->engine);
+    model_close(in->model);
+    in->k->close(in->dev);
+}
+
+void inside_add(struct inside *in, const int32_t *ids, uint32_t n, uint32_t max_tokens, void *user)
+{
+    struct err err;
+    struct seq *seq;
+    const struct seq_params p = {
+        .prompt = ids,
+        .n_prompt = n,
+        .max_tokens = max_tokens,
+        .sampling = {.size = sizeof p.sampling, .top_p = 1, .repetition = 1},
+        .user = user};
+    if (engine_add(in->engine, &p, &seq, &err) < 0)
+        die("engine", err.msg);
+}
+
+void inside_step(struct inside *in)
+{
+    struct err err;
+    if (engine_step(in->engine, &err) < 0)
+        die("engine", err.msg);
+}
