@@ -14,7 +14,7 @@ PYTEST = SALVER_BUILD=$(abspath $(1)) $(abspath $(VENV))/bin/python -m pytest -n
 # A sanitizer must not catch the signals by which the fake plugin dies on purpose.
 REPORTS = handle_segv=0:handle_abort=0:handle_sigfpe=0:handle_sigill=0:handle_sigbus=0:allow_user_segv_handler=1
 
-.PHONY: all demo examples chat test unit e2e configs bench points fmt lint install asan tsan fuzz clang ci docs \
+.PHONY: all demo examples chat test unit e2e configs bench points fmt lint install dist asan tsan fuzz clang ci docs \
 	docs-check cuda neon clean help
 
 all: $(BUILD)/build.ninja ## build/salver and build/plugins/*.so
@@ -62,6 +62,9 @@ lint: all ## format, clang-tidy on what changed, SPDX lines, sizes, arrows
 
 install: all ## into PREFIX (/usr/local) below DESTDIR
 	cmake --install $(BUILD) --prefix $(PREFIX)
+
+dist: all ## one folder that runs on another Linux, and packed: BUILD/dist
+	cmake/dist.sh $(BUILD)
 
 clang:
 	cmake --preset clang
