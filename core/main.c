@@ -4,6 +4,7 @@
  */
 #include "cli/cli.h"
 #include "control/control.h"
+#include "control/gpus.h"
 #include "serve/ingress.h"
 #include "supervise/supervisor.h"
 #include "worker/inspect.h"
@@ -26,5 +27,7 @@ int main(int argc, char **argv)
         return supervisor_main(argc - 2, argv + 2);
     if (argc > 1 && strcmp(argv[1], "inspect-child") == 0)
         return inspect_child_main(argc, argv);
+    if (argc == 2 && strcmp(argv[1], "count-gpus") == 0)
+        return gpus_child_main();
     return cli_main(argc, argv);
 }

@@ -148,17 +148,22 @@ typedef struct sv_place {
     const char *cache_dir; // of this node, kept: compiled kernels, engines
 } sv_place;
 
-// What the plugin needs. Filled with defaults, then by plan(), then from YAML, which wins.
+/*
+ * What the plugin needs. Filled with defaults, then by plan(), then from YAML, which wins.
+ * `devices` and `device_bytes_max` come as what is offered: num_gpus, else 1 where there is a GPU,
+ * else 0; and the bytes of the smallest. A plan that leaves device_bytes 0 gets GPUs only by
+ * num_gpus.
+ */
 typedef struct sv_plan {
     uint32_t size, flags;      // SV_PLAN_*
     uint32_t max_batch;        // run(): requests a call
     uint32_t batch_wait_us;    // run(): how long to wait for more
     uint32_t concurrency;      // run(): calls side by side, each on a thread of its own
     uint32_t max_inflight;     // open requests this replica accepts; 0 = the core's rule
-    uint32_t devices;          // devices a process
+    uint32_t devices;          // devices a process; 0: it runs on the processor
     uint32_t ranks;            // nodes a replica spans (1)
-    uint64_t device_bytes;     // of each device: must have
-    uint64_t device_bytes_max; // of each device: can use; 0 = the same
+    uint64_t device_bytes;     // of each device, without its CUDA context: must have
+    uint64_t device_bytes_max; // likewise: can use; 0 = the same
     uint64_t host_bytes;
 } sv_plan;
 

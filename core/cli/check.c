@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "conf/app.h"
 #include "conf/report.h"
+#include "control/gpus.h"
 #include "control/stash.h"
 #include "worker/inspect.h"
 
@@ -22,6 +23,7 @@ struct look {
     bool deep;
     char last_path[STASH_PATH_MAX]; // what was looked at last, for applications of one plugin
     char *last_found;               // owned
+    struct gpus gpus;               // counted when deep
 };
 
 static int look_at(struct look *l, const struct conf_app *app, struct err *err);
@@ -32,6 +34,8 @@ int check_options(struct conf_file *f, const char *plugins_dir, bool deep, struc
 {
     struct look l = {.f = f, .plugins_dir = plugins_dir, .deep = deep};
     int worst = CLI_OK;
+    if (deep)
+        gpus_count(&l.gpus);
     for (uint32_t i = 0; i < f->n_apps; i++) {
         const struct conf_app *app = &f->apps[i];
         struct err one = {0};
@@ -88,6 +92,8 @@ static int look_at(struct look *l, const struct conf_app *app, struct err *err)
     if (check_against(l->f, d, l->last_found, &what.config_json, err) < 0)
         return CLI_USAGE;
     what.plugin_path = path;
+    what.devices = gpus_offer(&l->gpus, d->num_gpus);
+    what.device_bytes = what.devices ? gpus_bytes(&l->gpus) : 0;
     int rc = l->deep ? inspect_run(&what, &found, err) : 0;
     xfree(found);
     if (rc != SV_E_NOT_FOUND)

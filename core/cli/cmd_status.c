@@ -102,6 +102,10 @@ static void print_all(const cJSON *j)
         printf("%-32s %-9s pid %-7ld in flight %-5ld restarts %ld\n", text_of(it, "name"),
                text_of(it, "status"), number_of(it, "pid"), number_of(it, "num_ongoing_requests"),
                number_of(it, "restarts"));
+    int gpu = 0;
+    cJSON_ArrayForEach(it, get(j, "gpus"))
+        printf("GPU %-28d %-32s %.1f GiB  %s\n", gpu++, text_of(it, "name"),
+               cJSON_GetNumberValue(get(it, "bytes")) / (1 << 30), text_of(it, "replica"));
     cJSON_ArrayForEach(it, get(j, "applications"))
     {
         printf("\n%s  %s  %s\n", text_of(it, "name"), text_of(it, "route_prefix"),

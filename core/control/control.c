@@ -52,6 +52,7 @@ static int open_all(struct control *c, struct err *err)
     close(FD_PAGE);
     close(FD_FOLD);
     list_init(&c->members);
+    list_init(&c->uncounted);
     c->push.run = on_push;
     CHECK(uv_loop_init(&c->loop) == 0);
     CHECK(turn_init(&c->turn, &c->loop) == 0);

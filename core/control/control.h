@@ -10,14 +10,15 @@
  * (The supervisor starts with these files gone: they belong to one life of a server.) It says
  * nothing to the ingresses before it knows as much as the one before it did.
  *
- * Parts   probe (plugins looked at), numbers, orders (texts of specs and snapshot), member
- * (channels to the other processes), replica (states), obituary, status, admin (the socket), swap
- * (SIGHUP). Thread  one loop; probes run on libuv's pool.
+ * Parts   probe (plugins looked at), numbers, orders (texts of specs and snapshot), gpus (who has
+ * which), member (channels to the other processes), replica (states), obituary, status, admin (the
+ * socket), swap (SIGHUP). Thread  one loop; probes and the count of GPUs run on libuv's pool.
  */
 #include "base/err.h"
 #include "base/list.h"
 #include "base/turn.h"
 #include "conf/app.h"
+#include "control/gpus.h"
 #include "control/numbers.h"
 #include "control/replica.h"
 #include "control/stash.h"
@@ -56,6 +57,7 @@ struct replica {
     struct member *member; // the newest process under its name, or NULL
     uint32_t restarts;
     uint64_t restart_at_ns; // WAITING: when the supervisor starts it again
+    bool waits_for_gpu;     // WAITING: was not started yet; last_error says for how many
     double progress;
     char last_error[ERR_MSG_MAX];
     struct cJSON *last_words; // owned, of its last death, or NULL
@@ -96,6 +98,9 @@ struct control {
     } orders;
     struct conf_file conf;
     bool loaded, listed, live; // live: snapshots may go out
+    struct gpus gpus;
+    bool gpus_counted;     // else probes wait before they ask for a plan
+    struct list uncounted; // of struct probe
     struct deploy *deploys;
     uint32_t n_deploys;
     struct list members;
@@ -123,7 +128,9 @@ void control_say_spec(struct control *c, const char *name, enum wire_role role, 
                       char *own_orders);
 void control_send_snapshot(struct control *c, struct member *m);
 void control_count_restart(struct control *c, const char *name);
-void control_accept(struct control *c, struct deploy *d);             // inspected: run its replicas
+void control_accept(struct control *c, struct deploy *d); // inspected: run its replicas
+// The replica's last process is gone for good: its GPUs are the next one's.
+void control_gpus_back(struct control *c, const char *replica);
 struct replica *control_replica(struct control *c, const char *name); // NULL: unknown
 struct deployment_sum control_sum(const struct deploy *d);
 uint64_t control_grace_ns(const struct control *c); // the longest graceful_shutdown_timeout_s

@@ -2,6 +2,7 @@
 #include "control/desired.h"
 
 #include "abi/plugin.h"
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
@@ -29,6 +30,9 @@ static void make_deploys(struct control *c);
 static void recall_version(struct control *c);
 static void retire_strangers(struct control *c);
 static void save_probes(struct control *c);
+static void find_gpus(struct control *c);
+static void save_gpus(struct control *c);
+static void start_replica(struct control *c, struct replica *r);
 
 int desired_load(struct control *c, struct bytes orders, struct err *err)
 {
@@ -61,6 +65,7 @@ void desired_start(struct control *c)
         snprintf(name, sizeof name, "ingress/%u", i);
         control_say_spec(c, name, ROLE_INGRESS, i, texts_ingress(c, i));
     }
+    find_gpus(c);
     struct buf text = {0};
     cJSON *probes = NULL;
     if (statefile_read(c->state_dir, "probes.json", &text, NULL) == 0)
@@ -82,10 +87,40 @@ void control_accept(struct control *c, struct deploy *d)
 {
     d->phase = DP_ACCEPTED;
     for (uint32_t i = 0; i < d->n_replicas; i++)
-        control_say_spec(c, d->replicas[i].name, ROLE_WORKER, 0,
-                         texts_worker(c, d, &d->replicas[i]));
+        start_replica(c, &d->replicas[i]);
+    save_gpus(c);
     save_probes(c);
     control_changed(c);
+}
+
+// Without GPUs for it, it waits until one that has some is gone.
+static void start_replica(struct control *c, struct replica *r)
+{
+    uint32_t n = r->deploy->plan.devices;
+    bool waited = r->waits_for_gpu;
+    r->waits_for_gpu = n > 0 && !gpus_take(&c->gpus, r->name, n);
+    if (!r->waits_for_gpu) {
+        if (waited)
+            *r->last_error = '\0';
+        control_say_spec(c, r->name, ROLE_WORKER, 0, texts_worker(c, r->deploy, r));
+        return;
+    }
+    snprintf(r->last_error, sizeof r->last_error,
+             "waits for %u GPU%s: of %u in this machine %u are free", n, n == 1 ? "" : "s",
+             c->gpus.n, gpus_free(&c->gpus));
+    if (!waited)
+        LOGW("replica %s %s", r->name, r->last_error);
+}
+
+void control_gpus_back(struct control *c, const char *replica)
+{
+    if (!gpus_give_back(&c->gpus, replica))
+        return;
+    for (uint32_t i = 0; i < c->n_deploys; i++)
+        for (uint32_t k = 0; k < c->deploys[i].n_replicas; k++)
+            if (c->deploys[i].replicas[k].waits_for_gpu)
+                start_replica(c, &c->deploys[i].replicas[k]);
+    save_gpus(c);
 }
 
 struct replica *control_replica(struct control *c, const char *name)
@@ -288,4 +323,62 @@ static void save_probes(struct control *c)
     if (statefile_write(c->state_dir, "probes.json", text, strlen(text), &err) < 0)
         LOGW("%s; a replaced control will inspect the plugins again", err.msg);
     cJSON_free(text);
+}
+
+static void save_gpus(struct control *c)
+{
+    struct err err;
+    if (c->gpus.n == 0 && !*c->gpus.why)
+        return; // counted in no time
+    cJSON *j = gpus_json(&c->gpus);
+    char *text = cJSON_Print(j);
+    cJSON_Delete(j);
+    if (statefile_write(c->state_dir, "gpus.json", text, strlen(text), &err) < 0)
+        LOGW("%s; a replaced control will not know which replica has which GPU", err.msg);
+    cJSON_free(text);
+}
+
+struct counting {
+    uv_work_t work;
+    struct control *control;
+    struct gpus gpus;
+};
+
+static void count_gpus(uv_work_t *w)
+{
+    gpus_count(&CONTAINER_OF(w, struct counting, work)->gpus);
+}
+
+static void on_counted(uv_work_t *w, int status)
+{
+    struct counting *n = CONTAINER_OF(w, struct counting, work);
+    struct control *c = n->control;
+    CHECK(status == 0);
+    c->gpus = n->gpus;
+    c->gpus_counted = true;
+    xfree(n);
+    if (*c->gpus.why)
+        LOGW("no GPU is used: %s", c->gpus.why);
+    for (uint32_t i = 0; i < c->gpus.n; i++)
+        LOGI("GPU %u: %s, %.1f GiB, %s", i, c->gpus.gpu[i].name,
+             (double)c->gpus.gpu[i].bytes / (1 << 30), c->gpus.gpu[i].uuid);
+    save_gpus(c);
+    probe_counted(c);
+}
+
+// From the control before this one, or anew.
+static void find_gpus(struct control *c)
+{
+    struct buf text = {0};
+    cJSON *j = NULL;
+    if (statefile_read(c->state_dir, "gpus.json", &text, NULL) == 0)
+        j = cJSON_Parse(buf_cstr(&text));
+    c->gpus_counted = gpus_from_json(j, &c->gpus);
+    cJSON_Delete(j);
+    buf_finish(&text);
+    if (c->gpus_counted)
+        return;
+    struct counting *n = xcalloc(1, sizeof *n);
+    n->control = c;
+    CHECK(uv_queue_work(&c->loop, &n->work, count_gpus, on_counted) == 0);
 }

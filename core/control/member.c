@@ -116,6 +116,8 @@ void member_died(struct control *c, const struct wire_died *d, int own_page)
     bury_later(c, d->child_id);
     if (m)
         forget(m);
+    if (d->role == ROLE_WORKER && !control_replica(c, d->name))
+        control_gpus_back(c, d->name);
     control_changed(c);
 }
 

@@ -19,6 +19,8 @@ struct plan {
     uint32_t max_batch, concurrency, max_inflight;
     double batch_wait_s;
     bool stream_in;
+    uint32_t devices;      // GPUs of a replica
+    uint64_t device_bytes; // of each
 };
 
 enum { NUMBERS_WARNING_MAX = 256 };

@@ -17,11 +17,14 @@
 
 struct probe {
     uv_work_t work;
+    struct list node; // of control.uncounted
     struct control *control;
     struct deploy *deploy;
     const char *plugin, *base_dir, *plugins_dir; // of control's, which lives as long
     char *state_dir;
     struct stash stash;
+    uint32_t devices; // that the plan is offered
+    uint64_t device_bytes;
     char *found; // owned JSON of the last inspection
     struct err err;
     int rc;
@@ -29,10 +32,12 @@ struct probe {
 
 static void describe(uv_work_t *w);
 static void on_described(uv_work_t *w, int status);
+static void start_plan(struct probe *p);
 static void plan(uv_work_t *w);
 static void on_planned(uv_work_t *w, int status);
 static int check_options(struct control *c, struct deploy *d, const char *found, struct err *err);
-static int digest(struct deploy *d, struct err *err);
+static int digest(struct control *c, struct deploy *d, struct err *err);
+static void warn_gpus(const struct deploy *d);
 static void log_warnings(const struct deploy *d);
 static void add_stash(struct cJSON *found, const struct stash *s);
 
@@ -55,7 +60,7 @@ bool probe_restore(struct control *c, struct deploy *d, const struct cJSON *prob
     char *text = cJSON_PrintUnformatted(probed);
     int rc = check_options(c, d, text, &err);
     cJSON_free(text);
-    if (rc == 0 && digest(d, &err) == 0)
+    if (rc == 0 && digest(c, d, &err) == 0)
         return true;
     LOGW("what the inspection of %s's plugin said cannot be read (%s); asking again", d->app->name,
          err.msg);
@@ -91,7 +96,9 @@ static void plan(uv_work_t *w)
     const struct inspect_what what = {.plugin_path = p->stash.path,
                                       .config_json = p->deploy->config_json,
                                       .app = p->deploy->app->name,
-                                      .deployment = p->deploy->conf->name};
+                                      .deployment = p->deploy->conf->name,
+                                      .devices = p->devices,
+                                      .device_bytes = p->device_bytes};
     p->rc = inspect_run(&what, &p->found, &p->err);
 }
 
@@ -122,8 +129,26 @@ static void on_described(uv_work_t *w, int status)
         p->rc = check_options(p->control, p->deploy, p->found, &p->err);
     if (p->rc < 0)
         finish(p);
+    else if (p->control->gpus_counted)
+        start_plan(p);
     else
-        CHECK(uv_queue_work(&p->control->loop, &p->work, plan, on_planned) == 0);
+        list_push(&p->control->uncounted, &p->node);
+}
+
+static void start_plan(struct probe *p)
+{
+    const struct gpus *g = &p->control->gpus;
+    p->devices = gpus_offer(g, p->deploy->conf->num_gpus);
+    p->device_bytes = p->devices ? gpus_bytes(g) : 0;
+    CHECK(uv_queue_work(&p->control->loop, &p->work, plan, on_planned) == 0);
+}
+
+void probe_counted(struct control *c)
+{
+    for (struct list *n; (n = list_first(&c->uncounted));) {
+        list_remove(n);
+        start_plan(CONTAINER_OF(n, struct probe, node));
+    }
 }
 
 static void on_planned(uv_work_t *w, int status)
@@ -136,7 +161,8 @@ static void on_planned(uv_work_t *w, int status)
         if (d->probed)
             add_stash(d->probed, &p->stash);
         log_warnings(d);
-        p->rc = digest(d, &p->err);
+        p->rc = digest(p->control, d, &p->err);
+        warn_gpus(d);
     }
     finish(p);
 }
@@ -184,8 +210,26 @@ static void log_warnings(const struct deploy *d)
         LOGW("application %s: plugin '%s': %s", d->app->name, d->conf->plugin, w->valuestring);
 }
 
+// A plugin that knows nothing of GPUs leaves in its plan what it was offered.
+static uint32_t devices_of(const struct deploy *d, const cJSON *said)
+{
+    bool means_it = number(said, "device_bytes", 0) > 0 || d->conf->num_gpus > 0;
+    return means_it ? count(said, "devices") : 0;
+}
+
+static void warn_gpus(const struct deploy *d)
+{
+    double asked = d->conf->num_gpus;
+    if (asked > 0 && d->plan.devices == 0)
+        LOGW("application %s: num_gpus %g is not waited for: its replicas run without a GPU",
+             d->app->name, asked);
+    else if (asked > 0 && asked != d->plan.devices)
+        LOGW("application %s: num_gpus is %g; each replica gets %u whole", d->app->name, asked,
+             d->plan.devices);
+}
+
 // d->probed into the numbers and paths that the workers' orders are made of.
-static int digest(struct deploy *d, struct err *err)
+static int digest(struct control *c, struct deploy *d, struct err *err)
 {
     const cJSON *said = cJSON_GetObjectItemCaseSensitive(d->probed, "plan");
     if (!*text(d->probed, "stash_path") || !*text(d->probed, "name"))
@@ -198,10 +242,12 @@ static int digest(struct deploy *d, struct err *err)
                             .concurrency = count(said, "concurrency"),
                             .max_inflight = count(said, "max_inflight"),
                             .batch_wait_s = number(said, "batch_wait_us", -1e6) / 1e6,
+                            .devices = devices_of(d, said),
+                            .device_bytes = (uint64_t)number(said, "device_bytes", 0),
                             .stream_in =
                                 cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(said, "stream_in"))};
     d->numbers = numbers_resolve(d->conf, &d->plan);
     if (*d->numbers.warning)
         LOGW("application %s: %s", d->app->name, d->numbers.warning);
-    return 0;
+    return gpus_check(&c->gpus, d->plan.devices, d->plan.device_bytes, err);
 }

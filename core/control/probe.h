@@ -5,8 +5,9 @@
  *
  *   find, copy, describe   on libuv's pool: what the file says of itself; kept beside the copy
  *   check                  on the loop: the options against `config:`
- *   plan                   on the pool: create and plan with that config, in a throw-away process
- *   accept                 on the loop: numbers resolved, control_accept
+ *   plan                   once the GPUs are counted, on the pool: create and plan with that
+ * config, in a throw-away process accept                 on the loop: numbers resolved,
+ * control_accept
  *
  * Any of them may fail: the deployment is DP_FAILED with the message. What the probe found is
  * kept as JSON, so that a replaced control need not ask again: the plugin's file may have changed
@@ -15,5 +16,6 @@
 #include "control/control.h"
 
 void probe_start(struct control *c, struct deploy *d);
+void probe_counted(struct control *c); // the GPUs are counted
 // From the JSON of an earlier probe instead; false when it does not hold what is needed.
 bool probe_restore(struct control *c, struct deploy *d, const struct cJSON *probed);

@@ -27,6 +27,9 @@ char *status_text(struct control *c)
     cJSON_AddNumberToObject(http, "port", c->conf.http.port);
     cJSON_AddNumberToObject(http, "num_ingress", c->conf.http.num_ingress);
     cJSON_AddItemToObject(j, "proxies", proxies(c));
+    cJSON *gpus = gpus_json(&c->gpus);
+    cJSON_AddItemToObject(j, "gpus", cJSON_DetachItemFromObject(gpus, "gpus"));
+    cJSON_Delete(gpus);
     cJSON *apps = cJSON_AddObjectToObject(j, "applications");
     for (uint32_t i = 0; i < c->n_deploys; i++)
         cJSON_AddItemToObject(apps, c->deploys[i].app->name, application(&c->deploys[i], now));
@@ -108,7 +111,8 @@ static cJSON *replica(const struct replica *r, uint64_t now_ns)
     const struct page *page = m ? m->page : NULL;
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "replica_id", r->name);
-    cJSON_AddStringToObject(j, "state", replica_state_name(r->life.state));
+    cJSON_AddStringToObject(j, "state",
+                            r->waits_for_gpu ? "PENDING" : replica_state_name(r->life.state));
     cJSON_AddNumberToObject(j, "pid", m ? (double)m->pid : 0);
     cJSON_AddNumberToObject(j, "num_ongoing_requests", page ? atomic_load(&page->in_flight) : 0);
     cJSON_AddNumberToObject(j, "restarts", r->restarts);

@@ -6,6 +6,8 @@
 
 #include <cjson/cJSON.h>
 
+#include <string.h>
+
 // cJSON's text as ours: its allocator is not the one of base/mem.h.
 static char *take_text(cJSON *j)
 {
@@ -28,6 +30,26 @@ static void add_path(cJSON *j, const char *key, const char *dir, const char *nam
     xfree(path);
 }
 
+// In the worker's process they count from 0.
+static void add_devices(cJSON *j, const struct control *c, const struct deploy *d,
+                        const struct replica *r)
+{
+    uint32_t offered = gpus_offer(&c->gpus, d->conf->num_gpus);
+    add(j, "plan_devices", offered);
+    add(j, "plan_device_bytes", offered ? (double)gpus_bytes(&c->gpus) : 0);
+    cJSON *all = cJSON_AddArrayToObject(j, "devices");
+    for (uint32_t i = 0; i < c->gpus.n; i++) {
+        const struct gpu *g = &c->gpus.gpu[i];
+        if (strcmp(g->replica, r->name) != 0)
+            continue;
+        cJSON *one = cJSON_CreateObject();
+        cJSON_AddStringToObject(one, "uuid", g->uuid);
+        cJSON_AddStringToObject(one, "name", g->name);
+        add(one, "bytes", (double)g->bytes);
+        cJSON_AddItemToArray(all, one);
+    }
+}
+
 char *texts_worker(const struct control *c, const struct deploy *d, const struct replica *r)
 {
     const struct conf_deployment *conf = d->conf;
@@ -40,6 +62,7 @@ char *texts_worker(const struct control *c, const struct deploy *d, const struct
     cJSON_AddStringToObject(j, "plugin_dir", d->stash.dir);
     add_path(j, "cache_dir", c->state_dir, "cache");
     cJSON_AddRawToObject(j, "config", d->config_json ? d->config_json : "{}");
+    add_devices(j, c, d, r);
     add(j, "max_ongoing_requests", d->numbers.max_ongoing_requests);
     add(j, "max_batch_size", d->numbers.max_batch_size);
     add(j, "batch_wait_s", d->numbers.batch_wait_s);

@@ -533,7 +533,12 @@ static int create(struct engine_thread *t, struct err *err)
     if (rc < 0)
         return failed(e, rc, "create", err);
     e->created = true;
-    e->plan = (sv_plan){.size = sizeof e->plan, .max_batch = 1, .concurrency = 1, .ranks = 1};
+    e->plan = (sv_plan){.size = sizeof e->plan,
+                        .max_batch = 1,
+                        .concurrency = 1,
+                        .ranks = 1,
+                        .devices = e->orders->plan_devices,
+                        .device_bytes_max = e->orders->plan_device_bytes};
     if (e->plugin.d.plan) {
         engine_enter(t, PD_PLAN);
         rc = e->plugin.d.plan(e->self, &e->plan);
@@ -551,11 +556,17 @@ static int load(struct engine_thread *t, struct err *err)
 {
     struct engine *e = t->engine;
     int rc = 0;
-    sv_place place = {.size = sizeof place, .world = 1, .cache_dir = e->orders->cache_dir};
+    for (uint32_t i = 0; i < e->orders->n_devices; i++)
+        e->devices[i] = &e->orders->device[i];
+    e->place = (sv_place){.size = sizeof e->place,
+                          .n_devices = e->orders->n_devices,
+                          .devices = e->devices,
+                          .world = 1,
+                          .cache_dir = e->orders->cache_dir};
     atomic_store(&e->progress_ns, clock_now_ns());
     if (e->plugin.d.load) {
         engine_enter(t, PD_LOAD);
-        rc = e->plugin.d.load(e->self, &place);
+        rc = e->plugin.d.load(e->self, &e->place);
         engine_leave(t);
     }
     if (rc < 0)

@@ -89,6 +89,8 @@ struct engine {
         foreign_ns;           // last progress(); last host call of a thread not ours
     _Atomic bool limbo_waits; // wake the I/O thread after a callback
     sv_plan plan;
+    sv_place place;
+    const sv_device *devices[ORDERS_DEVICES_MAX]; // of place, borrowed from orders
     bool loaded, created;
     struct { // run() beside run(), nothing beside anything else
         pthread_mutex_t lock;

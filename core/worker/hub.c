@@ -547,6 +547,7 @@ static int boot(struct hub *h, const struct wire_frame *f, struct err *err)
         rc = orders_parse(&h->orders, m.orders, err);
     if (rc < 0)
         return rc;
+    orders_show_devices(&h->orders);
     engine_init(&h->engine, &h->orders, h->page, &h->async);
     const char *labels = h->engine.host.labels;
     h->batch_size = metrics_core(h->page, M_batch_size, labels);

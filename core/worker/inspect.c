@@ -15,6 +15,7 @@
 #include <cjson/cJSON.h>
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -57,8 +58,14 @@ static int spawn(struct inspection *in, const char *exe, int page_fd, int config
 {
     const char *app = in->what->app ? in->what->app : "inspect";
     const char *deployment = in->what->deployment ? in->what->deployment : "inspect";
-    char *argv[] = {xstrdup(exe), xstrdup("inspect-child"), xstrdup(in->path),
-                    xstrdup(app), xstrdup(deployment),      NULL};
+    char *argv[] = {xstrdup(exe),
+                    xstrdup("inspect-child"),
+                    xstrdup(in->path),
+                    xstrdup(app),
+                    xstrdup(deployment),
+                    xasprintf("%" PRIu32, in->what->devices),
+                    xasprintf("%" PRIu64, in->what->device_bytes),
+                    NULL};
     int answer[2] = {-1, -1}, output[2] = {-1, -1};
     int rc = os_pipe(answer, err);
     if (rc == 0)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * inspect - a plugin looked at in a throw-away process: `salver inspect-child PATH APP DEPLOYMENT`.
+ * inspect - a plugin looked at in a throw-away process:
+ * `salver inspect-child PATH APP DEPLOYMENT DEVICES DEVICE_BYTES`.
  *
  * Answer   a JSON object: {"name","version","about","abi":"1.0","kind":"run"|"submit",
  *          "callbacks":["create",...],
@@ -14,6 +15,8 @@
  * takes the answer, 4 is a shared page (what it is doing, last words), 5 the config; its output
  * goes into the err. Thread   any; blocks until the child has ended.
  */
+#include <stdint.h>
+
 struct err;
 
 enum { INSPECT_TIMEOUT_S = 30, INSPECT_ANSWER_MAX = 4 << 20, INSPECT_OUTPUT_MAX = 300 }; // s, bytes
@@ -24,6 +27,8 @@ struct inspect_what {
     // there is a config that passed them.
     const char *config_json;
     const char *app, *deployment; // whose config that is, for the plugin to read; NULL: nobody's
+    uint32_t devices;             // that plan() is offered
+    uint64_t device_bytes;        // of each
 };
 
 // *ret_json is the caller's (xfree).

@@ -16,6 +16,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,6 +30,8 @@ struct look {
     struct sv_cfg *cfg;
     void *self;
     sv_plan plan;
+    uint32_t devices; // that the plan is offered
+    uint64_t device_bytes;
     cJSON *answer;
 };
 
@@ -59,7 +62,12 @@ static int ask_plan(struct look *l, const char *config, struct err *err)
 {
     const sv_plugin *d = &l->plugin.d;
     int rc = cfg_create(config, &l->plugin, &l->cfg, err);
-    l->plan = (sv_plan){.size = sizeof l->plan, .max_batch = 1, .concurrency = 1, .ranks = 1};
+    l->plan = (sv_plan){.size = sizeof l->plan,
+                        .max_batch = 1,
+                        .concurrency = 1,
+                        .ranks = 1,
+                        .devices = l->devices,
+                        .device_bytes_max = l->device_bytes};
     if (rc < 0)
         return rc;
     if (d->create) {
@@ -199,7 +207,7 @@ int inspect_child_main(int argc, char **argv)
     static struct look l;
     struct err err = {0};
     log_init(&(struct log_conf){.fd = 2, .level = LOG_WARN, .role = "inspect", .name = "plugin"});
-    if (argc != 5 || page_map(FD_PAGE, &l.page, &err) < 0)
+    if (argc != 7 || page_map(FD_PAGE, &l.page, &err) < 0)
         return CHILD_FAILED;
     for (int fd = FD_ANSWER; fd <= FD_CONFIG; fd++)
         fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -209,6 +217,8 @@ int inspect_child_main(int argc, char **argv)
     char dir[4096];
     const char *slash = strrchr(argv[2], '/');
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - argv[2]) : 1, slash ? argv[2] : ".");
+    l.devices = (uint32_t)strtoul(argv[5], NULL, 10);
+    l.device_bytes = strtoull(argv[6], NULL, 10);
     l.answer = cJSON_CreateObject();
     host_init(&l.host, &(struct host_conf){.app = argv[3],
                                            .deployment = argv[4],

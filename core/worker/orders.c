@@ -10,6 +10,8 @@
 
 #include <cjson/cJSON.h>
 
+#include <stdlib.h>
+
 static const struct {
     const char *key;
     size_t at;
@@ -50,6 +52,8 @@ static const struct {
     {"max_response_buffer_bytes", offsetof(struct orders, max_response_buffer), 4 << 20, 1e12,
      true},
     {"max_body_bytes", offsetof(struct orders, max_body), 16 << 20, 1e12, true},
+    {"plan_devices", offsetof(struct orders, plan_devices), 0, ORDERS_DEVICES_MAX, false},
+    {"plan_device_bytes", offsetof(struct orders, plan_device_bytes), 0, 1e15, true},
 };
 
 static int read_texts(struct orders *o, const cJSON *tree, struct err *err)
@@ -89,6 +93,32 @@ static void read_numbers(struct orders *o, const cJSON *tree)
     }
 }
 
+static char *take_text(const cJSON *tree, const char *key)
+{
+    const char *v = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tree, key));
+    return xstrdup(v ? v : "");
+}
+
+static void read_devices(struct orders *o, const cJSON *tree)
+{
+    const cJSON *one;
+    cJSON_ArrayForEach(one, cJSON_GetObjectItemCaseSensitive(tree, "devices"))
+    {
+        if (o->n_devices == ORDERS_DEVICES_MAX)
+            return;
+        uint64_t bytes = (uint64_t)number(one, "bytes", 0, 1e15);
+        o->device[o->n_devices] = (sv_device){.size = sizeof(sv_device),
+                                              .kind = SV_CUDA,
+                                              .index = (int32_t)o->n_devices,
+                                              .numa = -1,
+                                              .bytes = bytes,
+                                              .bytes_limit = bytes,
+                                              .uuid = take_text(one, "uuid"),
+                                              .name = take_text(one, "name")};
+        o->n_devices++;
+    }
+}
+
 int orders_parse(struct orders *o, struct bytes json, struct err *err)
 {
     *o = (struct orders){0};
@@ -99,10 +129,17 @@ int orders_parse(struct orders *o, struct bytes json, struct err *err)
     }
     int rc = read_texts(o, tree, err);
     read_numbers(o, tree);
+    read_devices(o, tree);
     cJSON_Delete(tree);
     if (rc < 0)
         orders_finish(o);
     return rc;
+}
+
+// sv_device's texts are const for the plugin; here they are ours.
+static char *own(const char *text)
+{
+    return (char *)(uintptr_t)text;
 }
 
 void orders_finish(struct orders *o)
@@ -110,5 +147,19 @@ void orders_finish(struct orders *o)
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         xfree(*(char **)(void *)((char *)o + texts[i].at));
     xfree(o->config);
+    for (uint32_t i = 0; i < o->n_devices; i++) {
+        xfree(own(o->device[i].uuid));
+        xfree(own(o->device[i].name));
+    }
     *o = (struct orders){0};
+}
+
+void orders_show_devices(const struct orders *o)
+{
+    struct buf list = {0};
+    for (uint32_t i = 0; i < o->n_devices; i++)
+        buf_printf(&list, "%s%s", i ? "," : "", o->device[i].uuid);
+    if (o->n_devices)
+        setenv("CUDA_VISIBLE_DEVICES", buf_cstr(&list), 1);
+    buf_finish(&list);
 }

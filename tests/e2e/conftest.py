@@ -12,12 +12,14 @@ Every test also fails when a sanitizer of a sanitized build reported something, 
 or when a process of the core fell by itself.
 """
 
+import os
+
 import pytest
 import sanitizers
 
 sanitizers.prepare()  # before harness looks at the environment
 
-from harness import Server  # noqa: E402
+from harness import BUILD, Server  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -84,3 +86,20 @@ def shared(tmp_path_factory):
         s.__exit__(None, None, None)
     for s in started.values():
         sanitizers.check_log(s.log())
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """gpus(2, mib=8192): what the driver says from now on, without any GPU: build/tests/fake_driver
+    holds a libnvidia-ml.so.1."""
+    driver = BUILD / "tests" / "fake_driver"
+
+    def say(n, mib=8192, visible=None):
+        monkeypatch.setenv("LD_LIBRARY_PATH", f"{driver}:{os.environ.get('LD_LIBRARY_PATH', '')}")
+        monkeypatch.setenv("FAKE_GPUS", str(n))
+        monkeypatch.setenv("FAKE_GPU_MIB", str(mib))
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return say

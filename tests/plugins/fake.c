@@ -368,7 +368,13 @@ static int plan(void *self, sv_plan *p)
 
 static int load(void *self, const sv_place *place)
 {
-    (void)place;
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    for (uint32_t i = 0; i < place->n_devices; i++) {
+        const sv_device *d = place->devices[i];
+        sv_log(((fake *)self)->host, SV_INFO,
+               "device %d: kind %u, %s, %llu bytes of %s; visible %s", d->index, d->kind, d->uuid,
+               (unsigned long long)d->bytes_limit, d->name, visible ? visible : "all");
+    }
     return called(self, "load");
 }
 
