@@ -23,7 +23,7 @@
  * Slots    [0, max_seqs): a running sequence's place; page table row and sampling state live there.
  * Owner    everything hangs on its sv_dev; close() frees what is left. Weight data (mmapped files)
  *          must stay until weight() returns, or until close() if sv_weight_desc.keep is set.
- * Threads  one caller thread for a device and all it owns.
+ * Threads  one caller at a time for a device and all it owns.
  * Codes    0 or a negated HTTP status as in plugin.h: -400 a shape or type that this backend
  *          does not have, -507 no memory, -599 the device is lost. `why` takes SV_WHY_MAX bytes of
  *          text on failure; NULL is fine.
@@ -304,6 +304,9 @@ typedef struct sv_kernels {
     int (*collect)(sv_session *, int64_t ticket, const sv_result **ret, char *why);
     // Logits of a row of the step last collected, [vocab], before any processor. For tests.
     int (*logits)(sv_session *, uint32_t row, float *out);
+
+    // Bytes of the device's memory that nobody has; UINT64_MAX: it is the host's, never counted.
+    uint64_t (*room)(const sv_dev *);
 } sv_kernels;
 
 #if defined(__GNUC__)

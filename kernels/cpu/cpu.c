@@ -53,6 +53,12 @@ static sv_batch *cpu_batch(sv_session *s)
     return &s->batch;
 }
 
+static uint64_t cpu_room(const sv_dev *d)
+{
+    (void)d;
+    return UINT64_MAX;
+}
+
 SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
     .size = sizeof(sv_kernels),
     .version = SV_KERNELS_VERSION,
@@ -81,4 +87,5 @@ SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
     .launch = step_launch,
     .collect = session_collect,
     .logits = session_logits,
+    .room = cpu_room,
 };

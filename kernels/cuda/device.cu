@@ -119,6 +119,12 @@ static const char *device_about(const sv_dev *d)
     return d->about;
 }
 
+static uint64_t device_room(const sv_dev *)
+{
+    size_t left = 0, all = 0;
+    return cudaMemGetInfo(&left, &all) == cudaSuccess ? left : 0;
+}
+
 extern "C" SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
     sizeof(sv_kernels), SV_KERNELS_VERSION, "cuda",          2,
     device_open,        device_close,       device_about,    weight_bytes,
@@ -126,5 +132,5 @@ extern "C" SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
     session_buffer,     program_buckets,    program_record,  program_embed,
     program_qkv,        program_attend,     program_project, program_gate_up,
     program_head,       program_ready,      session_slot,    session_batch,
-    program_launch,     session_collect,    session_logits,
+    program_launch,     session_collect,    session_logits,  device_room,
 };
