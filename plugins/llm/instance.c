@@ -8,11 +8,10 @@
 #include "common/file.h"
 #include "llm/choice.h"
 #include "llm/exchange.h"
-#include "llm/model_parts.h"
+#include "llm/place.h"
 #include "llm/template.h"
 
-#include <dlfcn.h>
-#include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,17 +19,15 @@
 #include <time.h>
 #include <unistd.h>
 
-// A processor is saturated by a hundred tokens: more makes steps longer, not faster.
-enum { CPU_BUDGET = 128 };
-
 /* ---- create: files and options ---- */
 
-// Since the process was started, to the kernel's tick of 10 ms.
-static double since_exec(void)
+// Seconds since a process was started, to the kernel's tick of 10 ms; 0: not known.
+static double since_start(pid_t pid)
 {
-    char text[1024] = "";
+    char text[1024] = "", path[64];
     unsigned long long ticks = 0;
-    FILE *f = fopen("/proc/self/stat", "r");
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "r");
     size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
     if (f)
         fclose(f);
@@ -45,26 +42,6 @@ static double since_exec(void)
     double age = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 -
                  (double)ticks / (double)sysconf(_SC_CLK_TCK);
     return ticks && age > 0 ? age : 0;
-}
-
-static int load_kernels(struct instance *in, struct err *err)
-{
-    char *path = xasprintf("%s/kernels_cpu.so", in->host->plugin_dir);
-    in->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    const char *why = in->library ? NULL : dlerror();
-    int rc = 0;
-    if (why)
-        rc = err_set(err, SV_E_UNAVAILABLE, "loading the kernels '%s': %s", path, why);
-    if (rc == 0)
-        in->k = dlsym(in->library, "sv_kernels_v1");
-    if (rc == 0 && (!in->k || in->k->version != SV_KERNELS_VERSION || in->k->size < sizeof *in->k))
-        rc = err_set(err, SV_E_UNSUPPORTED,
-                     "the kernels '%s' are of version %u and size %u; this plugin needs version %d "
-                     "and size %zu: install both from one build",
-                     path, in->k ? in->k->version : 0, in->k ? in->k->size : 0, SV_KERNELS_VERSION,
-                     sizeof *in->k);
-    xfree(path);
-    return rc;
 }
 
 static void tick(void *arg)
@@ -105,7 +82,7 @@ static int open_files(struct instance *in, struct err *err)
     if (rc < 0)
         return rc;
     set_params_limits(in);
-    return load_kernels(in, err);
+    return 0;
 }
 
 static int template_source(struct instance *in, struct buf *ret, struct err *err)
@@ -132,77 +109,6 @@ static int load_template(struct instance *in, struct err *err)
         rc = template_compile(buf_head(&source), buf_len(&source), &in->template, err);
     buf_finish(&source);
     return rc < 0 ? err_ctx(err, "the chat template") : 0;
-}
-
-// f32 where every matrix is.
-static bool is_f32(const struct model *m)
-{
-    struct weight w;
-    for (uint32_t i = 0; i < weights_count(&m->spec); i++) {
-        if (weights_get(&m->spec, m->format, m->files, i, &w, NULL) < 0)
-            return false;
-        for (uint32_t p = 0; p < w.desc.n_parts; p++)
-            if (w.desc.role != SV_VECTOR && w.desc.part[p].dtype != SV_F32)
-                return false;
-    }
-    return true;
-}
-
-static uint32_t rows_of(const struct options *o)
-{
-    enum { PROMPT_ROWS = 16 }; // prompt_logprobs: so many prompt tokens a step at least
-    return o->max_seqs > PROMPT_ROWS ? o->max_seqs : PROMPT_ROWS;
-}
-
-static int plan_context(struct instance *in, uint32_t context, struct err *err)
-{
-    const struct options *o = &in->o;
-    uint32_t least = o->max_seqs > CPU_BUDGET ? o->max_seqs : CPU_BUDGET;
-    in->limits.max_context = context;
-    in->limits.max_tokens = o->max_tokens ? o->max_tokens : o->chunked_prefill ? least : context;
-    return model_plan(in->model, in->k, &in->dev_options, &in->limits, &in->memory, err);
-}
-
-static int check_budget(const struct instance *in, struct err *err)
-{
-    const struct model_limits *l = &in->limits;
-    if (in->o.chunked_prefill || l->max_tokens >= l->max_context)
-        return 0;
-    return err_set(
-        err, SV_E_INVALID,
-        "max_num_batched_tokens is %u, but without enable_chunked_prefill a prompt of %u "
-        "tokens is read in one step: raise it or lower max_model_len",
-        l->max_tokens, l->max_context);
-}
-
-// How much it takes, and what of its context fits the KV cache.
-static int plan_memory(struct instance *in, struct err *err)
-{
-    const struct spec *s = model_spec(in->model);
-    uint32_t wanted = in->o.max_model_len ? in->o.max_model_len : s->context;
-    uint32_t kv_dtype = in->o.kv_dtype >= 0 ? (uint32_t)in->o.kv_dtype
-                        : is_f32(in->model) ? SV_F32
-                                            : SV_F16;
-    if (wanted > s->context)
-        return err_set(err, SV_E_INVALID,
-                       "max_model_len is %u, but the model was made for %u tokens", wanted,
-                       s->context);
-    in->limits = (struct model_limits){.max_seqs = in->o.max_seqs,
-                                       .max_rows = rows_of(&in->o),
-                                       .kv_dtype = kv_dtype,
-                                       .kv_bytes = in->o.kv_bytes};
-    int rc = plan_context(in, wanted, err);
-    uint64_t held = (uint64_t)in->memory.n_blocks * SV_BLOCK;
-    if (rc == 0 && held < wanted && in->o.max_model_len) {
-        uint64_t needed = in->memory.block * ((wanted + SV_BLOCK - 1) / SV_BLOCK);
-        return err_set(err, SV_E_INVALID,
-                       "max_model_len is %u, but a KV cache of %" PRIu64 " bytes holds %" PRIu64
-                       " tokens: raise kv_cache_bytes to %" PRIu64 " or lower max_model_len",
-                       wanted, in->o.kv_bytes, held, needed);
-    }
-    if (rc == 0 && held < wanted)
-        rc = plan_context(in, (uint32_t)held, err);
-    return rc < 0 ? rc : check_budget(in, err);
 }
 
 static void set_fingerprint(struct instance *in)
@@ -236,27 +142,21 @@ int instance_create(const sv_host *h, const sv_cfg *cfg, struct instance **ret, 
     }
     if (rc == 0)
         rc = load_template(in, err);
-    if (rc == 0)
-        rc = plan_memory(in, err);
     if (rc < 0) {
         instance_destroy(in);
         return rc;
     }
-    in->max_model_len = in->limits.max_context;
-    set_fingerprint(in);
-    in->create_s = since_exec();
+    in->create_s = since_start(getpid());
     *ret = in;
     return 0;
 }
 
 int instance_plan(struct instance *in, sv_plan *plan, struct err *err)
 {
-    (void)err;
-    plan->max_inflight = in->o.max_seqs + in->o.max_waiting;
-    plan->devices = 0;
-    plan->device_bytes = 0;
-    plan->host_bytes = in->memory.weights + in->memory.kv + in->memory.state;
-    return 0;
+    int rc = place_plan(in, plan, err);
+    if (rc == 0)
+        set_fingerprint(in);
+    return rc;
 }
 
 /* ---- load ---- */
@@ -290,13 +190,50 @@ static int load_text(struct instance *in, struct err *err)
     return 0;
 }
 
-static int load_device(struct instance *in, struct err *err)
+static int load_device(struct instance *in, const sv_place *place, struct err *err)
 {
     char why[SV_WHY_MAX] = "";
+    in->times.device = clock_now_ns();
     int rc = in->k->open(&in->dev_options, &in->dev, why);
     if (rc < 0)
         return err_set(err, rc, "opening the backend %s: %s", in->k->name, why);
-    return model_load(in->model, in->k, in->dev, &in->dev_options, &in->limits, told, in, err);
+    in->times.opened = clock_now_ns();
+    rc = place_fit(in, place, err);
+    if (rc == 0)
+        rc = model_load(in->model, in->k, in->dev, &in->dev_options, &in->limits, told, in, err);
+    in->times.weights = clock_now_ns();
+    return rc;
+}
+
+struct device_load {
+    struct instance *in;
+    const sv_place *place;
+    struct err err;
+    int rc;
+};
+
+static void *load_apart(void *arg)
+{
+    struct device_load *l = arg;
+    l->rc = load_device(l->in, l->place, &l->err);
+    return NULL;
+}
+
+// A GPU's context and its copies want little of a processor: the tokenizer is read meanwhile.
+static int load_both(struct instance *in, const sv_place *place, struct err *err)
+{
+    struct device_load apart = {.in = in, .place = place};
+    pthread_t thread;
+    bool started = in->on_gpu && pthread_create(&thread, NULL, load_apart, &apart) == 0;
+    in->times.begin = clock_now_ns();
+    int rc = load_text(in, err);
+    in->times.text = clock_now_ns();
+    if (!started)
+        return rc < 0 ? rc : load_device(in, place, err);
+    pthread_join(thread, NULL);
+    if (rc == 0 && apart.rc < 0)
+        rc = err_set(err, apart.rc, "%s", apart.err.msg);
+    return rc;
 }
 
 static sv_program *program(void *arg, uint32_t n_tokens, uint32_t n_rows)
@@ -334,50 +271,50 @@ static void make_metrics(struct instance *in)
     metrics_memory(&in->metrics, "state", m->state);
 }
 
-static double ms(uint64_t from_ns, uint64_t to_ns)
+static double seconds(uint64_t from_ns, uint64_t to_ns)
 {
-    return (double)(to_ns - from_ns) * 1e-6;
+    return (double)(to_ns - from_ns) * 1e-9;
 }
 
-static void log_load(struct instance *in, const uint64_t at[4])
+static void log_load(struct instance *in)
 {
     const struct model_memory *m = &in->memory;
     const struct spec *s = model_spec(in->model);
+    const struct load_times *t = &in->times;
     const double mib = 1 << 20;
+    double text = seconds(t->begin, t->text), device = seconds(t->device, t->opened);
+    double weights = seconds(t->opened, t->weights), engine = seconds(t->ready, t->engine);
     sv_log(in->host, SV_INFO,
            "%s: %s, %u layers, %s; weights %.1f MiB, KV %.1f MiB (%s, %u blocks of %llu bytes, "
-           "%u tokens a sequence), state %.1f MiB; until create %.0f ms, text %.1f ms, weights "
-           "%.1f ms, engine %.1f ms",
+           "%u tokens a sequence), state %.1f MiB; until create %.0f ms, text %.1f ms%s, device "
+           "%.1f ms, weights %.1f ms, engine %.1f ms",
            in->o.names[0], s->arch, s->layers, in->k->about(in->dev), (double)m->weights / mib,
            (double)m->kv / mib, sv_dtype(in->limits.kv_dtype).name, m->n_blocks,
            (unsigned long long)m->block, in->max_model_len, (double)m->state / mib,
-           in->create_s * 1e3, ms(at[0], at[1]), ms(at[1], at[2]), ms(at[2], at[3]));
+           in->create_s * 1e3, text * 1e3, in->on_gpu ? " beside the rest" : "", device * 1e3,
+           weights * 1e3, engine * 1e3);
     metrics_load(&in->metrics, "create", in->create_s);
-    metrics_load(&in->metrics, "text", ms(at[0], at[1]) * 1e-3);
-    metrics_load(&in->metrics, "weights", ms(at[1], at[2]) * 1e-3);
-    metrics_load(&in->metrics, "engine", ms(at[2], at[3]) * 1e-3);
+    metrics_load(&in->metrics, "text", text);
+    metrics_load(&in->metrics, "device", device);
+    metrics_load(&in->metrics, "weights", weights);
+    metrics_load(&in->metrics, "engine", engine);
 }
 
 int instance_load(struct instance *in, const sv_place *place, struct err *err)
 {
-    (void)place; // the processor alone
-    uint64_t at[4] = {clock_now_ns()};
     if (getrandom(&in->next_seed, sizeof in->next_seed, 0) != sizeof in->next_seed)
         in->next_seed = clock_now_ns();
-    int rc = load_text(in, err);
-    at[1] = clock_now_ns();
-    if (rc == 0)
-        rc = load_device(in, err);
-    at[2] = clock_now_ns();
+    int rc = load_both(in, place, err);
+    in->times.ready = clock_now_ns();
     if (rc == 0)
         rc = load_engine(in, err);
-    at[3] = clock_now_ns();
+    in->times.engine = clock_now_ns();
     if (rc < 0) {
         instance_unload(in);
         return rc;
     }
     make_metrics(in);
-    log_load(in, at);
+    log_load(in);
     return 0;
 }
 
@@ -395,7 +332,7 @@ int instance_warm(struct instance *in, struct err *err)
     while (rc == 0 && (rc = engine_step(in->engine, err)) > 0)
         rc = 0;
     in->metrics.seen = *engine_stats(in->engine);
-    metrics_load(&in->metrics, "warm", ms(from, clock_now_ns()) * 1e-3);
+    metrics_load(&in->metrics, "warm", seconds(from, clock_now_ns()));
     return rc;
 }
 

@@ -26,11 +26,14 @@ struct instance {
     struct options o;
     struct model *model;
     struct template *template; // NULL: the model has none
-    void *library;             // of the kernels
-    const sv_kernels *k;       // in it
     sv_dev_options dev_options;
+
+    // From plan on.
+    const sv_kernels *k;
+    bool on_gpu;
     struct model_limits limits;
     struct model_memory memory;
+    uint32_t default_tokens; // of a step, where the options don't say
     uint32_t max_model_len;
     struct params_limits params_limits;
     char fingerprint[64];
@@ -38,6 +41,9 @@ struct instance {
 
     // From load to unload.
     sv_dev *dev;
+    struct load_times { // CLOCK_MONOTONIC, ns
+        uint64_t begin, text, device, opened, weights, ready, engine;
+    } times;
     struct tokenizer *tokenizer;
     struct lexicon lexicon;
     char *bos, *eos; // texts

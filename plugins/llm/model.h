@@ -38,7 +38,7 @@ int model_check(const struct model *m, struct err *err);
 struct model_limits {
     uint32_t max_tokens, max_seqs, max_rows, max_context;
     uint32_t kv_dtype;
-    uint64_t kv_bytes; // for KV blocks; rounded down to whole ones
+    uint64_t kv_bytes; // for KV blocks; rounded down to whole ones. 0: one block, to learn the rest
 };
 struct model_memory {            // bytes
     uint64_t weights, kv, state; // state: activations, logits, page table, sampling

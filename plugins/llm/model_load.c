@@ -64,7 +64,7 @@ static int plan_session(const struct model *m, const sv_kernels *k, const sv_dev
                        "the backend %s can't run %" PRIu32 " heads of %" PRIu32 " columns with %s "
                        "in its KV cache",
                        k->name, limits.heads, limits.head_dim, sv_dtype(l->kv_dtype).name);
-    uint64_t n = l->kv_bytes / block;
+    uint64_t n = l->kv_bytes ? l->kv_bytes / block : 1;
     if (n < 1 || n > INT32_MAX)
         return err_set(err, SV_E_INVALID,
                        "a KV cache of %" PRIu64 " bytes has %" PRIu64 " blocks of %" PRIu64

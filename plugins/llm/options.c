@@ -18,26 +18,33 @@ const sv_option options_table[OPTIONS_COUNT] = {
     {SV_JSON, 0, "served_model_name", NULL, 0, 0,
      "The model's name in the API, or a list: the name, then aliases. By default the "
      "deployment's."},
-    {SV_STR, 0, "device", "auto", 0, 0, "auto, cpu or cuda."},
+    {SV_STR, 0, "device", "auto", 0, 0,
+     "auto, cpu or cuda. auto: a GPU where there is one for this replica."},
+    {SV_NUM, 0, "gpu_memory_utilization", "0.9", 0.01, 1,
+     "The part of a GPU's memory that weights, KV cache, state and CUDA context may take "
+     "together."},
     {SV_INT, 0, "threads", NULL, 1, 1024,
      "Threads that compute, the caller's included. By default as many as the process may run on."},
     {SV_STR, 0, "activations", "auto", 0, 0,
      "With quantised weights: auto keeps the answers of f32; f32 is the reference; int8 is faster "
      "and coarser."},
-    {SV_BYTES, 0, "kv_cache_bytes", "1GiB", 1, 1e15,
-     "Memory for keys and values, rounded down to whole blocks of 16 tokens."},
+    {SV_BYTES, 0, "kv_cache_bytes", NULL, 1, 1e15,
+     "Memory for keys and values, rounded down to whole blocks of 16 tokens. By default 1 GiB, on "
+     "a "
+     "GPU all that is left of it."},
     {SV_STR, 0, "kv_cache_dtype", "auto", 0, 0,
-     "auto, f32, f16 or bf16. auto: f32 for a model stored in f32, else f16."},
+     "auto, f32, f16 or bf16. auto: on a GPU bf16, else f32 for a model stored in f32, else f16."},
     {SV_INT, 0, "max_model_len", NULL, 1, 1e8,
      "Tokens of a prompt with its answer. By default the model's context, or what the KV cache "
      "holds."},
-    {SV_INT, 0, "max_num_seqs", "64", 1, 4096, "Sequences that run at the same time."},
+    {SV_INT, 0, "max_num_seqs", NULL, 1, 4096,
+     "Sequences that run at the same time. By default 64; on a GPU 256, from 70 GiB on 1024."},
     {SV_INT, 0, "max_waiting_seqs", NULL, 0, 65536,
      "Sequences that wait in the plugin beside them. By default as many as max_num_seqs."},
     {SV_INT, 0, "max_num_batched_tokens", NULL, 1, 1e6,
      "Tokens of a step, which bounds how long others wait for a long prompt. By default 128 on a "
-     "processor, where more gains little, but no less than max_num_seqs; a whole prompt without "
-     "enable_chunked_prefill."},
+     "processor, where more gains little, on a GPU 2048, from 70 GiB on 8192, but no less than "
+     "max_num_seqs; a whole prompt without enable_chunked_prefill."},
     {SV_BOOL, 0, "enable_prefix_caching", "true", 0, 0,
      "Prompts that begin alike share their keys and values."},
     {SV_BOOL, 0, "enable_chunked_prefill", "true", 0, 0,
@@ -131,30 +138,24 @@ static int read_names(const sv_host *h, const sv_cfg *cfg, struct options *o, st
     return rc;
 }
 
-static int read_device(const sv_host *h, const sv_cfg *cfg, struct err *err)
-{
-    static const char *const names[] = {"auto", "cpu", "cuda", NULL};
-    int which = 0, rc = choose(h, cfg, "device", names, &which, err);
-    if (rc == 0 && which == 2)
-        return err_set(err, SV_E_UNSUPPORTED,
-                       "device: no CUDA backend in this build; use auto or cpu");
-    return rc;
-}
-
 static int read_choices(const sv_host *h, const sv_cfg *cfg, struct options *o, struct err *err)
 {
     static const char *const activations[] = {"auto", "f32", "int8", NULL};
     static const char *const dtypes[] = {"auto", "f32", "f16", "bf16", NULL};
     static const char *const policies[] = {"fcfs", "priority", NULL};
     static const char *const sources[] = {"auto", "vllm", NULL};
-    int a = 0, d = 0, p = 0, s = 0;
-    int rc = choose(h, cfg, "activations", activations, &a, err);
+    static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
+    int v = 0, a = 0, d = 0, p = 0, s = 0;
+    int rc = choose(h, cfg, "device", devices, &v, err);
+    if (rc == 0)
+        rc = choose(h, cfg, "activations", activations, &a, err);
     if (rc == 0)
         rc = choose(h, cfg, "kv_cache_dtype", dtypes, &d, err);
     if (rc == 0)
         rc = choose(h, cfg, "scheduling_policy", policies, &p, err);
     if (rc == 0)
         rc = choose(h, cfg, "generation_config", sources, &s, err);
+    o->device = (uint32_t)v;      // DEVICE_* in this order
     o->activations = (uint32_t)a; // SV_ACT_* in this order
     o->kv_dtype = d - 1;          // SV_F32, SV_F16, SV_BF16 in this order
     o->priority = p == 1;
@@ -166,10 +167,11 @@ static void read_numbers(const sv_host *h, const sv_cfg *cfg, struct options *o)
 {
     int64_t waiting = h->cfg_int(cfg, "max_waiting_seqs", -1);
     o->threads = (uint32_t)h->cfg_int(cfg, "threads", 0);
-    o->kv_bytes = (uint64_t)h->cfg_int(cfg, "kv_cache_bytes", 1 << 30);
+    o->kv_bytes = (uint64_t)h->cfg_int(cfg, "kv_cache_bytes", 0);
+    o->gpu_share = h->cfg_num(cfg, "gpu_memory_utilization", 0.9);
     o->max_model_len = (uint32_t)h->cfg_int(cfg, "max_model_len", 0);
-    o->max_seqs = (uint32_t)h->cfg_int(cfg, "max_num_seqs", 64);
-    o->max_waiting = waiting < 0 ? o->max_seqs : (uint32_t)waiting;
+    o->max_seqs = (uint32_t)h->cfg_int(cfg, "max_num_seqs", 0);
+    o->max_waiting = waiting < 0 ? WAITING_AUTO : (uint32_t)waiting;
     o->max_tokens = (uint32_t)h->cfg_int(cfg, "max_num_batched_tokens", 0);
     o->max_logprobs = (uint32_t)h->cfg_int(cfg, "max_logprobs", 20);
     o->prefix_cache = h->cfg_int(cfg, "enable_prefix_caching", 1);
@@ -186,9 +188,7 @@ int options_read(const sv_host *h, const sv_cfg *cfg, struct options *ret, struc
                         .chat_template = h->cfg_str(cfg, "chat_template", NULL),
                         .isa = h->cfg_str(cfg, "isa", NULL)};
     read_numbers(h, cfg, &o);
-    int rc = read_device(h, cfg, err);
-    if (rc == 0)
-        rc = read_choices(h, cfg, &o, err);
+    int rc = read_choices(h, cfg, &o, err);
     if (rc == 0)
         rc = read_names(h, cfg, &o, err);
     if (rc < 0) {

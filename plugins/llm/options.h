@@ -12,18 +12,24 @@
 
 struct err;
 
-enum { OPTIONS_COUNT = 22 };
+enum { OPTIONS_COUNT = 23 };
 extern const sv_option options_table[OPTIONS_COUNT];
+
+enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+#define WAITING_AUTO UINT32_MAX
 
 struct options {
     const char *model;
-    char **names; // owned: the id, then aliases
+    uint32_t device;  // DEVICE_*
+    double gpu_share; // gpu_memory_utilization
+    char **names;     // owned: the id, then aliases
     uint32_t n_names;
-    uint32_t threads, activations; // SV_ACT_*
-    uint64_t kv_bytes;
+    uint32_t threads, activations;      // SV_ACT_*
+    uint64_t kv_bytes;                  // 0: auto
     int kv_dtype;                       // SV_F32 ..., or -1: auto
     uint32_t max_model_len, max_tokens; // 0: auto
-    uint32_t max_seqs, max_waiting, max_logprobs;
+    uint32_t max_seqs, max_waiting;     // 0, WAITING_AUTO: auto, until plan
+    uint32_t max_logprobs;
     bool prefix_cache, chunked_prefill, priority, generation_config, prompt_details, trust_template;
     bool usage_always, tokens_as_ids;
     const char *chat_template; // NULL: the model's
