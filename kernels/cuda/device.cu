@@ -66,6 +66,7 @@ static void device_close(sv_dev *d)
         cudaStreamSynchronize(d->stream);
     sessions_free(d);
     weights_free(d);
+    gemm_close(d->gemm);
     while (d->allocations) {
         allocation *a = d->allocations;
         d->allocations = a->next;
@@ -92,7 +93,7 @@ static int device_open(const sv_dev_options *o, sv_dev **ret, char *why)
         !cuda_ok(cudaGetDeviceProperties(&d->prop, d->index), "cudaGetDeviceProperties", why) ||
         !cuda_ok(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "cudaStreamCreate",
                  why) ||
-        !(d->workspace = device_alloc(d, GEMM_WORKSPACE, why))) {
+        !(d->workspace = device_alloc(d, GEMM_WORKSPACE, why)) || !(d->gemm = gemm_open(d, why))) {
         device_close(d);
         return -599;
     }

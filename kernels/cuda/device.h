@@ -29,6 +29,7 @@ struct sv_dev {
     cudaStream_t stream;
     cublasLtHandle_t lt;
     void *workspace;         // GEMM_WORKSPACE bytes
+    struct gemm_state *gemm; // owned; what projections keep
     allocation *allocations; // owned, of everything on this device
     sv_weight *weights;
     sv_session *sessions;

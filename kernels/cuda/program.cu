@@ -4,12 +4,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Powers of two: the GEMV has a kernel for each small one, and padding costs less than twice.
+/*
+ * Sizes with a kernel of their own, then eights up to SKINNY_TOKENS (all cost about what the
+ * weights do), then four an octave: at most a fifth of a step is padding.
+ */
 uint32_t program_buckets(const sv_session *s, uint32_t tokens[SV_BUCKETS_MAX])
 {
-    uint32_t n = 0, most = s->limits.max_tokens;
-    for (uint32_t m = 1; m < most && n < SV_BUCKETS_MAX - 1; m *= 2)
+    const uint32_t most = s->limits.max_tokens;
+    uint32_t n = 0, step = 8;
+    for (uint32_t m = 1; m < 8 && m < most; m *= 2)
         tokens[n++] = m;
+    for (uint32_t m = 8; m < most && n < SV_BUCKETS_MAX - 1; m += step) {
+        tokens[n++] = m;
+        if (m >= SKINNY_TOKENS && (m & (m - 1)) == 0)
+            step = m / 4;
+    }
     tokens[n++] = most;
     return n;
 }
@@ -62,42 +71,61 @@ int program_embed(sv_program *p, const sv_weight *table, float scale, sv_buf *x)
     return p->code;
 }
 
-static void norm(sv_program *p, const sv_norm *n, const sv_buf *x, bool rows, uint32_t m)
-{
-    norm_run(p->session->v, (const float *)x->data, n->w ? n->w->vector : NULL, n->eps, n->offset,
-             p->session->normed, (uint32_t)x->cols, m, rows, p->stream);
-}
-
 static bool norm_fits(const sv_norm *n, uint64_t cols)
 {
     return !n->w || (n->w->vector && n->w->cols == cols);
 }
 
+static bool same_rope(const rope_table *t, const sv_rope *r)
+{
+    return t->style == r->style && t->dims == r->dims && t->scale == r->scale &&
+           memcmp(t->host, r->inv_freq, r->dims / 2 * sizeof(float)) == 0;
+}
+
 // The device's copy of a rope's frequencies; programs of one session share it.
 static const rope_table *rope_of(sv_session *s, const sv_rope *r, char *why)
 {
-    float host[256];
-    for (rope_table *t = s->ropes; t; t = t->next) {
-        if (t->style != r->style || t->dims != r->dims || t->scale != r->scale)
-            continue;
-        if (cudaMemcpy(host, t->inv_freq, r->dims / 2 * sizeof(float), cudaMemcpyDeviceToHost) ==
-                cudaSuccess &&
-            memcmp(host, r->inv_freq, r->dims / 2 * sizeof(float)) == 0)
+    for (rope_table *t = s->ropes; t; t = t->next)
+        if (same_rope(t, r))
             return t;
-    }
     rope_table *t = (rope_table *)calloc(1, sizeof *t);
     if (!t)
-        return NULL;
-    *t = {s->ropes, NULL, r->style, r->dims, r->scale};
+        return fail(why, -507, "no memory"), nullptr;
+    *t = {s->ropes, NULL, r->style, r->dims, r->scale, {}};
+    memcpy(t->host, r->inv_freq, r->dims / 2 * sizeof(float));
     s->ropes = t;
     void *at = NULL;
-    if (!cuda_ok(cudaMalloc(&at, 512 * sizeof(float)), "cudaMalloc", why))
+    if (!cuda_ok(cudaMalloc(&at, sizeof t->host), "cudaMalloc", why))
         return NULL;
     t->inv_freq = (float *)at;
-    return cuda_ok(cudaMemcpy(at, r->inv_freq, r->dims / 2 * sizeof(float), cudaMemcpyHostToDevice),
+    return cuda_ok(cudaMemcpy(at, t->host, sizeof t->host, cudaMemcpyHostToDevice),
                    "copy of frequencies", why)
                ? t
                : NULL;
+}
+
+// A projection of m rows; of a residual, normed, where x is one.
+static gemm gemm_of(const sv_program *p, const sv_weight *w, const sv_buf *x, uint32_t m)
+{
+    gemm g = {};
+    g.m = m;
+    g.n = (uint32_t)w->rows;
+    g.k = (uint32_t)w->cols;
+    g.w = w->data;
+    if (x->f32)
+        g.residual = (const float *)x->data;
+    else
+        g.x = (const bf16 *)x->data;
+    g.normed = p->session->normed;
+    g.wide = p->session->wide;
+    return g;
+}
+
+static void set_norm(gemm *g, const sv_norm *n)
+{
+    g->norm = n->w ? n->w->vector : NULL;
+    g->eps = n->eps;
+    g->offset = n->offset;
 }
 
 int program_qkv(sv_program *p, const sv_qkv *b)
@@ -129,9 +157,11 @@ int program_qkv(sv_program *p, const sv_qkv *b)
     a.k_eps = b->k_norm.eps;
     a.q_offset = b->q_norm.offset;
     a.k_offset = b->k_norm.offset;
-    norm(p, &b->norm, b->x, false, p->max_tokens);
-    gemm g = {b->w->data, s->normed, s->wide, p->max_tokens, rows, b->w->cols, false, false};
-    check(p, gemm_run(s->dev, &g, p->stream), "qkv");
+    gemm g = gemm_of(p, b->w, b->x, p->max_tokens); // its bias is added by rope_append
+    set_norm(&g, &b->norm);
+    g.end = GEMM_BF16;
+    g.y = s->wide;
+    check(p, gemm_run(s->dev, s->v, g, p->stream), "qkv");
     rope_append_run(s->v, s->wide, a, (bf16 *)b->q->data, b->layer, p->max_tokens, p->stream);
     check(p, cudaGetLastError(), "qkv");
     return p->code;
@@ -159,13 +189,11 @@ int program_project(sv_program *p, const sv_project *b)
         failed(p, -400, "project", "the shapes of weight and buffers don't fit");
     if (p->code < 0)
         return p->code;
-    gemm g = {b->w->data, (const bf16 *)b->x->data,
-              b->y->data, p->max_tokens,
-              b->w->rows, b->w->cols,
-              true,       true};
-    check(p, gemm_run(p->session->dev, &g, p->stream), "project");
-    if (b->w->bias)
-        bias_run((float *)b->y->data, b->w->bias, (uint32_t)b->w->rows, p->max_tokens, p->stream);
+    gemm g = gemm_of(p, b->w, b->x, p->max_tokens);
+    g.end = GEMM_ADD;
+    g.bias = b->w->bias;
+    g.y = b->y->data;
+    check(p, gemm_run(p->session->dev, p->session->v, g, p->stream), "project");
     return p->code;
 }
 
@@ -177,12 +205,14 @@ int program_gate_up(sv_program *p, const sv_gate_up *b)
         failed(p, -400, "gate_up", "the shapes of weight and buffers don't fit");
     if (p->code < 0)
         return p->code;
-    norm(p, &b->norm, b->x, false, p->max_tokens);
-    gemm g = {b->w->data, s->normed, s->wide, p->max_tokens, b->w->rows, b->w->cols, false, false};
-    check(p, gemm_run(s->dev, &g, p->stream), "gate_up");
-    act_run(s->wide, b->w->bias, (bf16 *)b->y->data, (uint32_t)b->y->cols, b->activation,
-            p->max_tokens, p->stream);
-    check(p, cudaGetLastError(), "gate_up");
+    gemm g = gemm_of(p, b->w, b->x, p->max_tokens);
+    set_norm(&g, &b->norm);
+    g.end = GEMM_GATE_UP;
+    g.activation = b->activation;
+    g.bias = b->w->bias;
+    g.n = (uint32_t)b->y->cols;
+    g.y = b->y->data;
+    check(p, gemm_run(s->dev, s->v, g, p->stream), "gate_up");
     return p->code;
 }
 
@@ -194,9 +224,13 @@ int program_head(sv_program *p, const sv_head *b)
         failed(p, -400, "head", "the shapes of weight and buffers don't fit");
     if (p->code < 0)
         return p->code;
-    norm(p, &b->norm, b->x, true, p->max_rows);
-    gemm g = {b->w->data, s->normed, s->v.logits, p->max_rows, b->w->rows, b->w->cols, true, false};
-    check(p, gemm_run(s->dev, &g, p->stream), "head");
+    gemm g = gemm_of(p, b->w, b->x, p->max_rows);
+    set_norm(&g, &b->norm);
+    g.rows = true;
+    g.end = GEMM_F32;
+    g.bias = b->w->bias;
+    g.y = s->v.logits;
+    check(p, gemm_run(s->dev, s->v, g, p->stream), "head");
     sample_run(s->v, p->max_rows, p->stream);
     check(p, cudaGetLastError(), "head");
     return p->code;

@@ -3,6 +3,7 @@
 /*
  * program - a recorded list of blocks, captured as one CUDA graph for a bucket of tokens.
  */
+#include "cuda/gemm.h"
 #include "cuda/session.h"
 
 struct op;
@@ -27,15 +28,6 @@ int program_head(sv_program *, const sv_head *);
 int program_ready(sv_program *, char *why);
 int64_t program_launch(sv_program *, const sv_batch *);
 void programs_free(sv_session *s);
-
-// y[m, n] = x[m, k] w[n, k]^T (+ y): bf16 in, sums in f32; y f32 or bf16.
-struct gemm {
-    const bf16 *w, *x;
-    void *y;
-    uint64_t m, n, k;
-    bool y_f32, add;
-};
-cudaError_t gemm_run(sv_dev *, const gemm *, cudaStream_t); // capturable
 
 // Kernels; each enqueues only.
 void embed_run(const session_view &, const sv_weight *table, float scale, float *x, uint32_t m,

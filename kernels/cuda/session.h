@@ -62,6 +62,7 @@ struct rope_table {
     float *inv_freq; // on the device
     uint32_t style, dims;
     float scale;
+    float host[128]; // the same, to know it again: [dims / 2] of at most 256
 };
 
 struct sv_session {

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * gemm - a fused projection: [norm +] x w^T [+ bias] [+ residual, or gate and activation].
+ *
+ * By tokens  1 to 4: gemv.cu, CUDA cores. To 64: skinny.cu, tensor cores on weight rows. Above:
+ *            lt.cu, cuBLASLt with the norm before and the activation after it. All but the last
+ *            read the weights once, at the speed of memory, and that is what they cost.
+ * Numbers    w and x bf16, sums f32. A residual is normed to bf16; its own rows stay f32.
+ * Order      sums of one shape and bucket are taken in one fixed order: bits repeat.
+ */
+#include "cuda/session.h"
+
+enum gemm_end {
+    GEMM_BF16,   // y bf16 = x w^T
+    GEMM_F32,    // y f32 = x w^T + bias
+    GEMM_ADD,    // y f32 += x w^T + bias
+    GEMM_GATE_UP // y bf16 = act(gate) * up, of w's first and second n rows
+};
+
+struct gemm {
+    uint32_t m, n, k; // y [m, n], x [m, k]; k % 8 == 0
+    gemm_end end;
+    uint32_t activation;   // SV_SILU or SV_GELU_TANH
+    const bf16 *w;         // [n, k]; GEMM_GATE_UP: [2 n, k], gate over up
+    const float *bias;     // of each row of w; NULL: none. Not with GEMM_BF16
+    const bf16 *x;         // NULL: the residual, normed
+    const float *residual; // [.., k]
+    const float *norm;     // [k] RMSNorm's weight; NULL: the residual as it is
+    float eps, offset;
+    bool rows; // the residual's row r is that of token row_token[r] of the batch
+    void *y;
+    bf16 *normed, *wide; // scratch: [m, k] for a residual, [m, 2 n] for GEMM_GATE_UP
+};
+
+enum {
+    GEMV_TOKENS = 4,
+    SKINNY_TOKENS = 64,
+    LT_CANDIDATES = 8, // algorithms of cuBLASLt that are kept of one shape
+};
+
+// All enqueue only, can be captured, and give cudaErrorNotSupported for a shape they don't take.
+cudaError_t gemm_run(sv_dev *, const session_view &, const gemm &, cudaStream_t);
+
+// The parts of it. gemv takes a residual or x, the others x.
+bool gemv_takes(const sv_dev *, const gemm &);
+cudaError_t gemv_run(const sv_dev *, const session_view &, const gemm &, cudaStream_t);
+bool skinny_takes(const sv_dev *, const gemm &);
+cudaError_t skinny_run(const sv_dev *, const gemm &, cudaStream_t);
+// By number `which` of cuBLASLt's candidates, best first by its own reckoning.
+cudaError_t lt_run(sv_dev *, const gemm &, int which, cudaStream_t);
+
+// Scratch and plans that hang on a device.
+struct gemm_state;
+gemm_state *gemm_open(sv_dev *, char *why); // NULL with why
+void gemm_close(gemm_state *);

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * gemm_parts - device code that gemv and skinny share: copies into shared memory, ends of a sum.
+ */
+#include "cuda/gemm.h"
+
+// Weights are read once a step: they leave the L2 first and never enter the L1.
+static __device__ __forceinline__ uint64_t read_once()
+{
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+// 16 bytes to shared memory, zeros unless real; then `from` isn't read.
+static __device__ __forceinline__ void copy_weight(uint32_t to, const bf16 *from, bool real,
+                                                   uint64_t policy)
+{
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
+                 "l"(from), "r"(real ? 16 : 0), "l"(policy)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void copy_x(uint32_t to, const bf16 *from, bool real)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(real ? 16 : 0)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void commit_copies()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Until all but the last `left` groups of this thread have arrived.
+template <int LEFT> static __device__ __forceinline__ void wait_copies()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+static __device__ __forceinline__ uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+// Bytes in sixteens into the L2, nobody waits for them.
+static __device__ __forceinline__ void fetch_ahead(const void *p, uint32_t bytes)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
+
+static __device__ __forceinline__ void fetch_line(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+// What a previous kernel wrote: volatile, so that no load moves before wait_previous(). Zeros
+// unless real; then p isn't read.
+static __device__ __forceinline__ float4 load_floats(const float *p, bool real)
+{
+    float4 v = {0, 0, 0, 0};
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %5, 0;"
+                 "@p ld.global.v4.f32 {%0, %1, %2, %3}, [%4];}"
+                 : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
+                 : "l"(p), "r"((int)real));
+    return v;
+}
+
+static __device__ __forceinline__ uint4 load_words(const bf16 *p, bool real)
+{
+    uint4 v = {0, 0, 0, 0};
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %5, 0;"
+                 "@p ld.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
+                 : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+                 : "l"(p), "r"((int)real));
+    return v;
+}
+
+static __device__ __forceinline__ float activated(float gate, uint32_t activation)
+{
+    if (activation == SV_SILU)
+        return __fdividef(gate, 1 + __expf(-gate));
+    return 0.5f * gate * (1 + tanhf(0.7978845608f * (gate + 0.044715f * gate * gate * gate)));
+}
+
+// What a sum has to be joined with; loaded before the sum is done.
+static __device__ __forceinline__ float joined(const gemm &g, uint32_t row, uint32_t t)
+{
+    float f = g.bias ? g.bias[row] : 0;
+    return g.end == GEMM_ADD ? f + ((const float *)g.y)[(uint64_t)t * g.n + row] : f;
+}
+
+static __device__ __forceinline__ void store(const gemm &g, uint32_t row, uint32_t t, float f)
+{
+    uint64_t at = (uint64_t)t * g.n + row;
+    if (g.end == GEMM_F32 || g.end == GEMM_ADD)
+        ((float *)g.y)[at] = f;
+    else
+        ((bf16 *)g.y)[at] = __float2bfloat16(f);
+}
+
+// Rows [row, row + n) of up to four, in one access where the rows of y are aligned to four.
+static __device__ __forceinline__ void store_four(const gemm &g, uint32_t row, uint32_t n,
+                                                  uint32_t t, const float (&f)[4])
+{
+    if (g.n % 4 != 0) {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            if (i < n)
+                store(g, row + i, t, f[i]);
+        return;
+    }
+    const uint64_t at = (uint64_t)t * g.n + row;
+    if (g.end == GEMM_F32 || g.end == GEMM_ADD) {
+        *(float4 *)((float *)g.y + at) = float4{f[0], f[1], f[2], f[3]};
+    } else {
+        const __nv_bfloat162 two[2] = {__floats2bfloat162_rn(f[0], f[1]),
+                                       __floats2bfloat162_rn(f[2], f[3])};
+        *(uint2 *)((bf16 *)g.y + at) = *(const uint2 *)two;
+    }
+}
+
+// Raises what the kernel may ask for; never lowers it.
+template <class... P> static cudaError_t allow_shared(void (*kernel)(P...), uint32_t bytes)
+{
+    cudaFuncAttributes a;
+    cudaError_t e = cudaFuncGetAttributes(&a, kernel);
+    if (e != cudaSuccess || (uint32_t)a.maxDynamicSharedSizeBytes >= bytes)
+        return e;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
