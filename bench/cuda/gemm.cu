@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * gemm - projections of three models by tokens (K1, K2, K5), and of a whole layer in succession.
+ *
+ * Reference  cuBLASLt's bare product of the same shape: the fastest of its first 8, timed here.
+ * Ours has the norm before it and the activation or the sum after it included. Layer      qkv, o,
+ * gate_up and down one after the other, as in a step without attention: what overlap leaves of the
+ * gaps. Its reference is the sum of the four by cuBLASLt. Usage      gemm [quick]: one model, fewer
+ * sizes.
+ */
+#include "bench/cuda/timing.h"
+#include "kernels/cuda/program.h"
+
+#include <cstring>
+#include <string>
+
+namespace
+{
+enum { X_MOST = 8192, PROJECTIONS = 5, LAYER = 4, LARGE_CALLS = 3 };
+
+struct projection {
+    const char *name;
+    gemm_end end;
+    uint32_t n, k; // gate_up: n of y
+};
+
+struct model {
+    const char *name;
+    projection of[PROJECTIONS];
+};
+
+const model models[] = {
+    {"1B",
+     {{"qkv", GEMM_BF16, 3072, 2048},
+      {"o", GEMM_ADD, 2048, 2048},
+      {"gate_up", GEMM_GATE_UP, 8192, 2048},
+      {"down", GEMM_ADD, 2048, 8192},
+      {"head", GEMM_F32, 128256, 2048}}},
+    {"8B",
+     {{"qkv", GEMM_BF16, 6144, 4096},
+      {"o", GEMM_ADD, 4096, 4096},
+      {"gate_up", GEMM_GATE_UP, 14336, 4096},
+      {"down", GEMM_ADD, 4096, 14336},
+      {"head", GEMM_F32, 128256, 4096}}},
+    {"0.6B",
+     {{"qkv", GEMM_BF16, 4096, 1024},
+      {"o", GEMM_ADD, 1024, 2048},
+      {"gate_up", GEMM_GATE_UP, 3072, 1024},
+      {"down", GEMM_ADD, 1024, 3072},
+      {"head", GEMM_F32, 151936, 1024}}},
+};
+
+sv_dev *dev;
+
+// Activations, as large as any case needs them.
+struct activations {
+    bf16 *x, *normed, *wide, *ff;
+    float *residual, *norm, *logits;
+    session_view v;
+};
+
+uint64_t weight_rows(const projection &p)
+{
+    return p.end == GEMM_GATE_UP ? 2ull * p.n : p.n;
+}
+
+double weight_bytes_of(const projection &p)
+{
+    return 2.0 * (double)weight_rows(p) * p.k;
+}
+
+activations make_activations()
+{
+    const uint64_t k = 14336, wide = 2 * 14336, heads = 151936;
+    activations a = {};
+    a.x = random_bf16(X_MOST * k, 1, 1);
+    a.normed = random_bf16(X_MOST * k, 2, 1);
+    a.wide = random_bf16(X_MOST * wide, 3, 1);
+    a.ff = random_bf16(X_MOST * k, 4, 1);
+    a.residual = random_f32(X_MOST * 4096, 5, 1);
+    a.norm = random_f32(4096, 6, 1);
+    a.logits = random_f32(256 * heads, 7, 1);
+    uint32_t counts[4] = {X_MOST, 1, 256, 0};
+    int32_t tokens[256];
+    for (int i = 0; i < 256; i++) {
+        tokens[i] = i;
+    }
+    using timing::must;
+    must(cudaMalloc((void **)&a.v.counts, sizeof counts), "cudaMalloc");
+    must(cudaMalloc((void **)&a.v.row_token, sizeof tokens), "cudaMalloc");
+    must(cudaMemcpy(a.v.counts, counts, sizeof counts, cudaMemcpyHostToDevice), "cudaMemcpy");
+    must(cudaMemcpy(a.v.row_token, tokens, sizeof tokens, cudaMemcpyHostToDevice), "cudaMemcpy");
+    return a;
+}
+
+gemm gemm_of(const activations &a, const projection &p, const bf16 *w, uint32_t m)
+{
+    gemm g = {m, p.n, p.k, p.end, SV_SILU};
+    g.w = w;
+    if (p.end == GEMM_ADD) {
+        g.x = a.ff;
+    } else {
+        g.residual = a.residual;
+        g.norm = a.norm;
+        g.eps = 1e-5f;
+    }
+    g.rows = p.end == GEMM_F32;
+    g.y = p.end == GEMM_ADD       ? (void *)a.residual
+          : p.end == GEMM_F32     ? (void *)a.logits
+          : p.end == GEMM_GATE_UP ? (void *)a.ff
+                                  : (void *)a.wide;
+    g.normed = a.normed;
+    g.wide = a.wide;
+    return g;
+}
+
+// The bare product of that shape, bf16 out, or f32 where ours is.
+gemm bare(const activations &a, const projection &p, const bf16 *w, uint32_t m)
+{
+    gemm g = gemm_of(a, p, w, m);
+    g.x = a.x;
+    g.n = (uint32_t)weight_rows(p);
+    g.end = p.end == GEMM_F32 ? GEMM_F32 : GEMM_BF16;
+    g.y = p.end == GEMM_F32 ? (void *)a.logits : (void *)a.wide;
+    return g;
+}
+
+int calls_of(uint32_t m)
+{
+    return m > 128 ? (int)LARGE_CALLS : (int)timing::CALLS;
+}
+
+double best_of_cublaslt(const activations &a, const projection &p, const bf16 *w, size_t copies,
+                        uint32_t m)
+{
+    const uint64_t elements = weight_rows(p) * p.k;
+    double best = 0;
+    for (int which = 0; which < LT_CANDIDATES; which++) {
+        if (lt_run(dev, bare(a, p, w, m), which, timing::stream()) != cudaSuccess) {
+            break;
+        }
+        const double s = seconds_of(
+            [&](int turn, cudaStream_t q) {
+                lt_run(dev, bare(a, p, w + (uint64_t)turn % copies * elements, m), which, q);
+            },
+            calls_of(m));
+        best = best == 0 || s < best ? s : best;
+    }
+    return best;
+}
+
+double ours(const activations &a, const projection &p, const bf16 *w, size_t copies, uint32_t m)
+{
+    const uint64_t elements = weight_rows(p) * p.k;
+    return seconds_of(
+        [&](int turn, cudaStream_t q) {
+            const gemm g = gemm_of(a, p, w + (uint64_t)turn % copies * elements, m);
+            timing::must(gemm_run(dev, a.v, g, q), "gemm_run");
+        },
+        calls_of(m));
+}
+
+size_t copies_of(const projection &p)
+{
+    const size_t copies = copies_beyond_l2((size_t)weight_bytes_of(p));
+    return std::min<size_t>(copies, timing::CALLS);
+}
+
+// Adds the reference's seconds of each size to those of the layer.
+void bench_projection(const activations &a, const model &mo, const projection &p,
+                      const std::vector<uint32_t> &sizes, std::vector<double> *layer_reference)
+{
+    const size_t copies = copies_of(p);
+    bf16 *w = random_bf16(copies * weight_rows(p) * p.k, 11, 0.02f);
+    for (size_t i = 0; i < sizes.size(); i++) {
+        const uint32_t m = sizes[i];
+        if (p.end == GEMM_F32 && m > 256) {
+            continue;
+        }
+        const double reference = best_of_cublaslt(a, p, w, copies, m);
+        if (p.end != GEMM_F32) {
+            (*layer_reference)[i] += reference;
+        }
+        const std::string name = std::string(mo.name) + " " + p.name + " M=" + std::to_string(m);
+        table_row(name.c_str(), ours(a, p, w, copies, m), weight_bytes_of(p),
+                  weight_bytes_of(p) * m, reference);
+    }
+    timing::must(cudaFree(w), "cudaFree");
+}
+
+void bench_layer(const activations &a, const model &mo, const std::vector<uint32_t> &sizes,
+                 const std::vector<double> &reference)
+{
+    uint64_t at[LAYER + 1] = {};
+    for (int i = 0; i < LAYER; i++) {
+        at[i + 1] = at[i] + weight_rows(mo.of[i]) * mo.of[i].k;
+    }
+    const uint64_t elements = at[LAYER];
+    const size_t copies = copies_beyond_l2(2 * elements);
+    bf16 *w = random_bf16(copies * elements, 12, 0.02f);
+    for (size_t i = 0; i < sizes.size(); i++) {
+        const uint32_t m = sizes[i];
+        const double s = seconds_of([&](int turn, cudaStream_t q) {
+            for (int j = 0; j < LAYER; j++) {
+                const bf16 *of_j = w + (uint64_t)turn % copies * elements + at[j];
+                timing::must(gemm_run(dev, a.v, gemm_of(a, mo.of[j], of_j, m), q), "gemm_run");
+            }
+        });
+        const std::string name = std::string(mo.name) + " layer M=" + std::to_string(m);
+        table_row(name.c_str(), s, 2.0 * (double)elements, 2.0 * (double)elements * m,
+                  reference[i]);
+    }
+    timing::must(cudaFree(w), "cudaFree");
+}
+} // namespace
+
+int main(int argc, char **argv)
+{
+    const bool quick = argc > 1 && !strcmp(argv[1], "quick");
+    char why[SV_WHY_MAX] = "";
+    sv_dev_options options = {};
+    options.size = sizeof options;
+    if (sv_kernels_v1.open(&options, &dev, why) < 0) {
+        fprintf(stderr, "%s\n", why);
+        return 2;
+    }
+    const std::vector<uint32_t> few = {1, 2, 4, 8, 16, 32, 64}, many = {128, 512, 2048, 8192};
+    table_begin("projections: norm and activation in; reference the best of 8 of cuBLASLt, bare");
+    const activations a = make_activations();
+    for (const model &mo : models) {
+        if (quick && &mo != models) {
+            break;
+        }
+        std::vector<double> reference(few.size()), unused(many.size());
+        for (const projection &p : mo.of) {
+            bench_projection(a, mo, p, few, &reference);
+        }
+        bench_layer(a, mo, few, reference);
+        if (quick) {
+            break;
+        }
+        for (const projection &p : mo.of) {
+            bench_projection(a, mo, p, many, &unused);
+        }
+    }
+    sv_kernels_v1.close(dev);
+    return 0;
+}
