@@ -129,7 +129,8 @@ struct world {
     }
 };
 
-void row(const model &m, const std::string &what, const std::vector<sequence> &seqs, double flash_us)
+void row(const model &m, const std::string &what, const std::vector<sequence> &seqs,
+         double flash_us)
 {
     world w(m, seqs);
     std::string name = std::string(m.name) + ", " + what;
@@ -177,8 +178,11 @@ void decode_table()
     for (const auto &x : known)
         decode(LLAMA_8B, x.n, x.keys, x.us);
     for (const model &m : {LLAMA_1B, QWEN_06B, QWEN_7B})
-        for (auto [n, keys] : {std::pair<uint32_t, uint32_t>{1, 1024}, {1, 4096}, {8, 1024},
-                               {64, 1024}, {256, 1024}})
+        for (auto [n, keys] : {std::pair<uint32_t, uint32_t>{1, 1024},
+                               {1, 4096},
+                               {8, 1024},
+                               {64, 1024},
+                               {256, 1024}})
             decode(m, n, keys, 0);
     decode_skewed(LLAMA_8B, 64, 16384);
     decode_skewed(LLAMA_8B, 256, 8192);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * attend - what the attention kernels share: the tensor core's 16 x 8 x 16 product and its operands,
- * asynchronous copies into shared memory, the order of a tile in it.
+ * attend - what the attention kernels share: the tensor core's 16 x 8 x 16 product and its
+ * operands, asynchronous copies into shared memory, the order of a tile in it.
  *
  * Tile     rows of D elements of 2 bytes; the 16-byte pieces of row r lie at piece ^ (r & 7), so
  *          that eight rows of one column are in different banks.
- * Pages    KV is [layer][block][SV_BLOCK][kv_heads][head_dim]; a tile of SV_BLOCK keys is one block.
- * Order    tables of a step (session_view: work, decode, seqs, tiles, page_table) are complete before
- *          any kernel after the first one starts (schedule.cu), so they may be read before
+ * Pages    KV is [layer][block][SV_BLOCK][kv_heads][head_dim]; a tile of SV_BLOCK keys is one
+ * block. Order    tables of a step (session_view: work, decode, seqs, tiles, page_table) are
+ * complete before any kernel after the first one starts (schedule.cu), so they may be read before
  *          wait_previous(), past the L1 cache. Q, K and V may not.
  */
 #include "cuda/program.h"
@@ -84,18 +84,18 @@ __device__ __forceinline__ void multiply<bf16>(float (&c)[4], const uint32_t (&a
                                                uint32_t b1)
 {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 template <>
 __device__ __forceinline__ void multiply<__half>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                                  uint32_t b1)
 {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // Two numbers in one register, the first in the low half.
@@ -127,6 +127,13 @@ static __device__ __forceinline__ float power_of_two(float x)
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+static __device__ __forceinline__ float one_over(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 

@@ -76,6 +76,7 @@ static __device__ void deal_out(const session_view &v, uint32_t n_seqs, uint32_t
     uint32_t strip = (n_seqs + THREADS - 1) / THREADS;
     uint32_t from = min(threadIdx.x * strip, n_seqs), to = min(from + strip, n_seqs);
     uint32_t mine = 0, most = 0;
+#pragma unroll 1
     for (uint32_t i = from; i < to; i++) {
         uint32_t tiles = span(v.decode + i, window).tiles();
         mine += tiles;
@@ -109,6 +110,7 @@ static __device__ void deal_out(const session_view &v, uint32_t n_seqs, uint32_t
         d->each = each;
         d->each_warp = each_warp;
     }
+#pragma unroll 1
     for (uint32_t w = 0; w < WARPS; w++) {
         uint32_t x = first + w * each_warp;
         if (x >= last || x < before || x >= before + mine)
@@ -241,15 +243,14 @@ template <class T, int D> struct finding {
         uint32_t group = v.heads / v.kv_heads, rows = s.tokens * group;
         for (uint32_t h = 0; h < 2; h++) {
             uint32_t row = lane / 4 + 8 * h, token = min(row / group, s.tokens - 1);
-            const bf16 *at = a.q + ((uint64_t)(s.token + token) * v.heads + head * group +
-                                    row % group) *
-                                       v.head_dim;
+            const bf16 *at =
+                a.q +
+                ((uint64_t)(s.token + token) * v.heads + head * group + row % group) * v.head_dim;
             for (uint32_t i = 0; i < D / 16; i++)
                 for (uint32_t j = 0; j < 2; j++) {
                     uint32_t column = 16 * i + 8 * j + 2 * (lane % 4);
                     bool there = row < rows && column < v.head_dim;
-                    q[i][2 * j + h] =
-                        there ? from_bf16<T>(*(const uint32_t *)(at + column)) : 0;
+                    q[i][2 * j + h] = there ? from_bf16<T>(*(const uint32_t *)(at + column)) : 0;
                 }
             seen[h] = s.end - s.tokens + token + 1;
             most[h] = -INFINITY;
@@ -289,8 +290,8 @@ template <class T, int D> struct finding {
 #pragma unroll
         for (uint32_t i = 0; i < D / 16; i++) {
             uint32_t b[4];
-            load_matrices_transposed(
-                b, tile + decode_shape<D>::TILE_BYTES + place<D>(row, 2 * i + half));
+            load_matrices_transposed(b, tile + decode_shape<D>::TILE_BYTES +
+                                            place<D>(row, 2 * i + half));
             multiply<T>(sum[2 * i], p, b[0], b[1]);
             multiply<T>(sum[2 * i + 1], p, b[2], b[3]);
         }
@@ -302,8 +303,8 @@ template <class T, int D> struct finding {
 #pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
             uint32_t x = 2 * h, y = x + 1;
-            float now = fmaxf(most[h], most_of_row(fmaxf(fmaxf(s[0][x], s[0][y]),
-                                                         fmaxf(s[1][x], s[1][y]))));
+            float now = fmaxf(most[h],
+                              most_of_row(fmaxf(fmaxf(s[0][x], s[0][y]), fmaxf(s[1][x], s[1][y]))));
             float base = now == -INFINITY ? 0 : now, shrink = power_of_two(most[h] - base);
             most[h] = now;
 #pragma unroll
@@ -327,12 +328,12 @@ template <class T, int D> struct finding {
 #pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
             uint32_t row = lane / 4 + 8 * h;
-            float share = 1 / sum_of_row(weight[h]);
+            float share = one_over(sum_of_row(weight[h]));
             if (row >= s.tokens * group)
                 continue;
-            bf16 *to = a.out + ((uint64_t)(s.token + row / group) * v.heads + head * group +
-                                row % group) *
-                                   v.head_dim;
+            bf16 *to =
+                a.out + ((uint64_t)(s.token + row / group) * v.heads + head * group + row % group) *
+                            v.head_dim;
 #pragma unroll
             for (uint32_t i = 0; i < D / 8; i++) {
                 uint32_t column = 8 * i + 2 * (lane % 4);
@@ -362,8 +363,7 @@ template <class T, int D> struct finding {
 };
 
 // Where CTA `cta` leaves its i-th part.
-template <int D>
-static __device__ float *part_of(const session_view &v, uint32_t cta, uint32_t i)
+template <int D> static __device__ float *part_of(const session_view &v, uint32_t cta, uint32_t i)
 {
     return v.parts + ((uint64_t)cta * decode_shape<D>::PARTS + i) * part_floats(D);
 }
@@ -373,25 +373,25 @@ static __device__ float *part_of(const session_view &v, uint32_t cta, uint32_t i
  * the whole of it is written; what others have a share in is left for the last of them to write.
  */
 template <int D>
-static __device__ void conclude(const session_view &v, const attend_args &a, uint32_t head,
-                                uint32_t seq, uint32_t number, const deal<decode_shape<D>::WARPS> &d,
-                                float *const *at, uint32_t n, merge_space *space)
+static __device__ void
+conclude(const session_view &v, const attend_args &a, uint32_t head, uint32_t seq, uint32_t number,
+         const deal<decode_shape<D>::WARPS> &d, float *const *at, uint32_t n, merge_space *space)
 {
     constexpr uint32_t WARPS = decode_shape<D>::WARPS;
     span s(v.decode + seq, a.window);
     uint32_t first = number / d.each, last = (number + s.tiles() - 1) / d.each;
     uint32_t group = blockIdx.x / v.kv_heads, rows = s.tokens * (v.heads / v.kv_heads);
     merge_output out = {a.out, s.token, rows, head, v.heads, v.heads / v.kv_heads, v.head_dim};
-    auto own = [&](uint32_t i) { return at[i]; };
-    if (first == last) {
-        merge<D, WARPS>(own, n, out, NULL, space);
-        return;
-    }
     // A CTA's part that has its first tile is number 0, another number WARPS.
-    uint32_t mine = number > group * d.each ? WARPS : 0;
-    float *to = part_of<D>(v, blockIdx.x, mine);
-    if (n > 1 || at[0] != to)
-        merge<D, WARPS>(own, n, out, to, space);
+    float *to = part_of<D>(v, blockIdx.x, number > group * d.each ? WARPS : 0);
+    if (n > 1 || at[0] != to) {
+        if (threadIdx.x < n)
+            space->at[threadIdx.x] = at[threadIdx.x];
+        __syncthreads();
+        merge<D, WARPS>(n, out, first < last ? to : NULL, space);
+    }
+    if (first == last)
+        return;
     __shared__ bool is_last;
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -405,11 +405,13 @@ static __device__ void conclude(const session_view &v, const attend_args &a, uin
     __syncthreads();
     if (!is_last)
         return;
-    auto others = [&](uint32_t i) {
-        uint32_t g = first + i;
-        return part_of<D>(v, g * v.kv_heads + head, number > g * d.each ? WARPS : 0);
-    };
-    merge<D, WARPS>(others, last - first + 1, out, NULL, space);
+    uint32_t g = first + threadIdx.x;
+    static_assert(MERGE_MOST <= WARPS * WARP, "a thread a part");
+    if (g <= last)
+        space->at[threadIdx.x] =
+            part_of<D>(v, g * v.kv_heads + head, number > g * d.each ? WARPS : 0);
+    __syncthreads();
+    merge<D, WARPS>(last - first + 1, out, NULL, space);
 }
 
 // What the warps of a CTA left, in the order of the keys.
@@ -420,6 +422,7 @@ template <int WARPS> struct parts {
     __device__ void gather()
     {
         n = 0;
+#pragma unroll 1
         for (uint32_t i = 0; i < 2 * WARPS; i++) {
             if (!at[i])
                 continue;
@@ -445,7 +448,7 @@ static __device__ void attend_range(const session_view &v, const attend_args &a,
         uint32_t tiles = s.tiles(), count = min(tiles - offset, total - done);
         f.start(v, a, s, head, lane);
         uint32_t key = (s.first_tile() + offset) * SV_BLOCK;
-        uint32_t sure = s.end - s.tokens + 1; // every token sees the keys below this one
+        uint32_t sure = s.end - s.tokens + 1;           // every token sees the keys below this one
         uint32_t from = first_key(s.end - 1, a.window); // and, from this one on, the last token
         for (uint32_t i = 0; i < count; i++, key += SV_BLOCK) {
             copies_wait<shape::STAGES - 2>();
@@ -497,6 +500,7 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS *WARP)
         in.announce();
     }
     wait_previous();
+#pragma unroll 1
     for (uint32_t i = 0; i + 1 < shape::STAGES; i++)
         in.copy();
     let_next_start();

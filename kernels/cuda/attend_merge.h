@@ -10,9 +10,10 @@
  */
 #include "cuda/attend.h"
 
-enum { MERGE_MOST = 40 }; // parts
+enum { MERGE_MOST = 36 }; // parts; more shared memory would be too much for sm_89
 
 struct merge_space {
+    float *at[MERGE_MOST]; // the parts
     float weight[MERGE_MOST][ROWS], most[ROWS], all[ROWS];
 };
 
@@ -55,15 +56,15 @@ static __device__ __forceinline__ float4 load_fresh(const float4 *p)
 }
 
 // Each part's share of each row, by a warp a row and a lane a part.
-template <int WARPS, class At>
-static __device__ void merge_weights(At at, uint32_t n, uint32_t rows, merge_space *space)
+template <int WARPS>
+static __device__ void merge_weights(uint32_t n, uint32_t rows, merge_space *space)
 {
     static_assert(MERGE_MOST <= 2 * WARP, "two parts a lane");
     uint32_t lane = threadIdx.x % WARP;
     for (uint32_t row = threadIdx.x / WARP; row < rows; row += WARPS) {
         float2 x[2];
         for (uint32_t i = 0; i < 2; i++)
-            x[i] = lane + i * WARP < n ? load_fresh(part_head(at(lane + i * WARP)) + row)
+            x[i] = lane + i * WARP < n ? load_fresh(part_head(space->at[lane + i * WARP]) + row)
                                        : make_float2(-INFINITY, 0);
         float most = fmaxf(x[0].x, x[1].x), all = 0;
         for (uint32_t o = WARP / 2; o > 0; o /= 2)
@@ -83,19 +84,20 @@ static __device__ void merge_weights(At at, uint32_t n, uint32_t rows, merge_spa
     }
 }
 
-// Parts at(0) ... at(n - 1), all visible to this CTA, into one part at `to`, or, NULL, the output.
-template <int D, int WARPS, class At>
-static __device__ void merge(At at, uint32_t n, const merge_output &o, float *to,
-                             merge_space *space)
+// The first n parts of space->at, visible to this CTA, into one at `to` or, NULL, the output. Not
+// inlined: it is called twice, and short code starts sooner.
+template <int D, int WARPS>
+static __device__ __noinline__ void merge(uint32_t n, const merge_output o, float *to,
+                                          merge_space *space)
 {
-    merge_weights<WARPS>(at, n, o.rows, space);
+    merge_weights<WARPS>(n, o.rows, space);
     __syncthreads();
     for (uint32_t i = threadIdx.x; i < o.rows * (D / 4); i += WARPS * WARP) {
         uint32_t row = i / (D / 4), column = i % (D / 4) * 4;
         float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 8
         for (uint32_t p = 0; p < n; p++) {
-            float4 x = load_fresh((const float4 *)(part_row<D>(at(p), row) + column));
+            float4 x = load_fresh((const float4 *)(part_row<D>(space->at[p], row) + column));
             float weight = space->weight[p][row];
             sum.x += weight * x.x;
             sum.y += weight * x.y;
@@ -105,16 +107,15 @@ static __device__ void merge(At at, uint32_t n, const merge_output &o, float *to
         if (to) {
             *(float4 *)(part_row<D>(to, row) + column) = sum;
         } else if (column < o.head_dim) {
-            float share = 1 / space->all[row];
-            bf16 *out = o.out + ((uint64_t)(o.token + row / o.group) * o.heads +
-                                 o.head * o.group + row % o.group) *
+            float share = one_over(space->all[row]);
+            bf16 *out = o.out + ((uint64_t)(o.token + row / o.group) * o.heads + o.head * o.group +
+                                 row % o.group) *
                                     o.head_dim;
             *(uint2 *)(out + column) = make_uint2(pack<bf16>(sum.x * share, sum.y * share),
                                                   pack<bf16>(sum.z * share, sum.w * share));
         }
     }
     if (to && threadIdx.x < o.rows)
-        part_head(to)[threadIdx.x] =
-            make_float2(space->most[threadIdx.x], space->all[threadIdx.x]);
+        part_head(to)[threadIdx.x] = make_float2(space->most[threadIdx.x], space->all[threadIdx.x]);
     __syncthreads();
 }

@@ -5,11 +5,10 @@
  * shape    a tile of rows (token, head of the group: neighbours share their keys) a CTA, 4 warps;
  *          head_dim up to 256 in eights, padded with zeros to 64, 128 or 256; KV bf16 or f16
  * grid     fixed; CTAs take tiles in turn, the most expensive of a sequence first
- * keys     in tiles of 64 or 32 through two stages of shared memory: the next one is copied while this
- *          one is multiplied; tiles that no row sees are skipped, masks only where they matter
- * work     4 x head_dim x (rows, keys seen) FLOP; K and V come from the L2 cache once a tile of rows
- * order    of the keys: a row's sum depends on nothing else
- * oracle   tests/cuda/attend.cu
+ * keys     in tiles of 64 or 32 through two stages of shared memory: the next one is copied while
+ * this one is multiplied; tiles that no row sees are skipped, masks only where they matter work 4 x
+ * head_dim x (rows, keys seen) FLOP; K and V come from the L2 cache once a tile of rows order    of
+ * the keys: a row's sum depends on nothing else oracle   tests/cuda/attend.cu
  */
 #include "cuda/attend.h"
 
@@ -24,7 +23,7 @@ template <int D> struct prefill_shape {
         TILE_ROWS = WARPS * WARP_ROWS,
         KEYS = D == 256 ? 32 : 64,
         STAGES = 2,
-        PIECES = D / 8, // of 16 bytes, in a row
+        PIECES = D / 8,          // of 16 bytes, in a row
         STEP = THREADS / PIECES, // rows that all threads copy at once
         Q_BYTES = TILE_ROWS * 2 * D,
         K_BYTES = KEYS * 2 * D,
@@ -73,7 +72,7 @@ struct prefill_tile {
 template <class T, int D> struct prefill_reader {
     using shape = prefill_shape<D>;
     enum { PAGES = shape::KEYS / SV_BLOCK };
-    const T *k, *values; // of the layer, head and this thread's column
+    const T *k, *values;  // of the layer, head and this thread's column
     uint64_t block, step; // elements of a KV block; of STEP keys
     const prefill_tile &t;
     int32_t page[PAGES]; // of the tile that is copied next
@@ -131,9 +130,8 @@ static __device__ void copy_q(const session_view &v, const attend_args &a, const
             copy_wide(shared_address(q) + place<D>(r, piece), from, there);
         } else {
             uint4 x = there ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
-            *(uint4 *)(q + place<D>(r, piece)) =
-                make_uint4(from_bf16<T>(x.x), from_bf16<T>(x.y), from_bf16<T>(x.z),
-                           from_bf16<T>(x.w));
+            *(uint4 *)(q + place<D>(r, piece)) = make_uint4(from_bf16<T>(x.x), from_bf16<T>(x.y),
+                                                            from_bf16<T>(x.z), from_bf16<T>(x.w));
         }
     }
 }
@@ -143,9 +141,8 @@ template <class T, int D> struct prefill_rows {
     using shape = prefill_shape<D>;
     enum { HEIGHT = shape::HEIGHT, KEYS = shape::KEYS };
     float sum[HEIGHT][D / 8][4], most[HEIGHT][2], weight[HEIGHT][2];
-    uint32_t seen[HEIGHT][2]; // keys below it, of each row
 
-    __device__ void start(const prefill_tile &t, uint32_t first_row, uint32_t lane)
+    __device__ void start()
     {
 #pragma unroll
         for (uint32_t m = 0; m < HEIGHT; m++) {
@@ -153,7 +150,6 @@ template <class T, int D> struct prefill_rows {
             for (uint32_t h = 0; h < 2; h++) {
                 most[m][h] = -INFINITY;
                 weight[m][h] = 0;
-                seen[m][h] = t.position(first_row + m * ROWS + h * 8 + lane / 4) + 1;
             }
 #pragma unroll
             for (uint32_t i = 0; i < D / 8; i++)
@@ -163,8 +159,9 @@ template <class T, int D> struct prefill_rows {
         }
     }
 
-    __device__ void add(uint32_t q, uint32_t tile, uint32_t first, uint32_t window, bool masked,
-                        float scale, uint32_t lane)
+    // Keys [key, key + KEYS); `masked`: some rows don't see them all.
+    __device__ void add(const prefill_tile &t, uint32_t first_row, uint32_t q, uint32_t tile,
+                        uint32_t key, uint32_t window, bool masked, float scale, uint32_t lane)
     {
         float s[HEIGHT][KEYS / 8][4] = {};
         uint32_t row = lane % 8 + (lane & 16) / 2, half = lane / 8 % 2;
@@ -186,7 +183,7 @@ template <class T, int D> struct prefill_rows {
             }
         }
         if (masked)
-            mask(s, first, window, lane);
+            mask(t, first_row, s, key, window, lane);
 #pragma unroll
         for (uint32_t m = 0; m < HEIGHT; m++)
             weigh(m, s[m], scale);
@@ -197,8 +194,8 @@ template <class T, int D> struct prefill_rows {
             for (uint32_t m = 0; m < HEIGHT; m++)
 #pragma unroll
                 for (uint32_t j = 0; j < 4; j++)
-                    p[m][j] = pack<T>(s[m][2 * n + j / 2][j % 2 * 2],
-                                      s[m][2 * n + j / 2][j % 2 * 2 + 1]);
+                    p[m][j] =
+                        pack<T>(s[m][2 * n + j / 2][j % 2 * 2], s[m][2 * n + j / 2][j % 2 * 2 + 1]);
 #pragma unroll
             for (uint32_t i = 0; i < D / 16; i++) {
                 uint32_t b[4];
@@ -213,19 +210,23 @@ template <class T, int D> struct prefill_rows {
         }
     }
 
-    __device__ void mask(float (&s)[HEIGHT][KEYS / 8][4], uint32_t first, uint32_t window,
-                         uint32_t lane) const
+    __device__ void mask(const prefill_tile &t, uint32_t first_row, float (&s)[HEIGHT][KEYS / 8][4],
+                         uint32_t key, uint32_t window, uint32_t lane) const
     {
 #pragma unroll
         for (uint32_t m = 0; m < HEIGHT; m++)
 #pragma unroll
-            for (uint32_t n = 0; n < KEYS / 8; n++)
+            for (uint32_t h = 0; h < 2; h++) {
+                uint32_t end = t.position(first_row + m * ROWS + h * 8 + lane / 4) + 1;
 #pragma unroll
-                for (uint32_t j = 0; j < 4; j++) {
-                    uint32_t key = first + 8 * n + 2 * (lane % 4) + j % 2, end = seen[m][j / 2];
-                    if (key >= end || (window && key + window < end))
-                        s[m][n][j] = -INFINITY;
-                }
+                for (uint32_t n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                    for (uint32_t j = 0; j < 2; j++) {
+                        uint32_t x = key + 8 * n + 2 * (lane % 4) + j;
+                        if (x >= end || (window && x + window < end))
+                            s[m][n][2 * h + j] = -INFINITY;
+                    }
+            }
     }
 
     // Scores into weights relative to the highest so far; what was found before shrinks with it.
@@ -266,7 +267,7 @@ template <class T, int D> struct prefill_rows {
         for (uint32_t m = 0; m < HEIGHT; m++)
 #pragma unroll
             for (uint32_t h = 0; h < 2; h++) {
-                float share = 1 / sum_of_row(weight[m][h]);
+                float share = one_over(sum_of_row(weight[m][h]));
                 uint32_t row = m * ROWS + h * 8 + lane / 4;
 #pragma unroll
                 for (uint32_t i = 0; i < D / 8; i++)
@@ -299,10 +300,11 @@ static __device__ void attend_tile(const session_view &v, const attend_args &a,
     copies_commit();
     in.look_up(tile + 1);
     prefill_rows<T, D> r;
-    r.start(t, first_row, lane);
+    r.start();
     bool busy = first_row < t.rows;
     uint32_t last_row = min(first_row + shape::WARP_ROWS, t.rows) - 1;
-    // Of this warp's rows: the keys that all see are [from, sure), those that one sees [first, end).
+    // Of this warp's rows: the keys that all see are [from, sure), those that one sees [first,
+    // end).
     uint32_t sure = t.position(first_row) + 1, end = t.position(last_row) + 1;
     uint32_t first = first_key(sure - 1, a.window), from = first_key(end - 1, a.window);
     for (uint32_t stage = 0; tile <= last; tile++, stage ^= 1) {
@@ -315,8 +317,8 @@ static __device__ void attend_tile(const session_view &v, const attend_args &a,
         copies_commit();
         uint32_t key = tile * shape::KEYS;
         if (busy && key < end && key + shape::KEYS > first)
-            r.add(shared_address(q), stages + stage * 2 * shape::K_BYTES, key, a.window,
-                  key + shape::KEYS > sure || key < from, a.scale, lane);
+            r.add(t, first_row, shared_address(q), stages + stage * 2 * shape::K_BYTES, key,
+                  a.window, key + shape::KEYS > sure || key < from, a.scale, lane);
     }
     if (busy)
         r.write(v, a, t, first_row, q, lane);

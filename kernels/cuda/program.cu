@@ -117,7 +117,7 @@ static gemm gemm_of(const sv_program *p, const sv_weight *w, const sv_buf *x, ui
     else
         g.x = (const bf16 *)x->data;
     g.normed = p->session->normed;
-    g.wide = p->session->wide;
+    g.wide = session_wide(p->session, w->cols, w->rows);
     return g;
 }
 
@@ -136,7 +136,8 @@ int program_qkv(sv_program *p, const sv_qkv *b)
     if (b->layer >= l->layers || b->w->rows != rows || b->w->cols != b->x->cols || !b->x->f32 ||
         b->q->cols != (uint64_t)l->heads * l->head_dim || !norm_fits(&b->norm, b->x->cols) ||
         !norm_fits(&b->q_norm, l->head_dim) || !norm_fits(&b->k_norm, l->head_dim) ||
-        (b->rope && (b->rope->dims > l->head_dim || b->rope->dims % 2)))
+        (b->rope && (b->rope->dims > l->head_dim || b->rope->dims % 2)) ||
+        !session_wide(s, b->x->cols, rows))
         failed(p, -400, "qkv", "the shapes of weight, buffers, norms or rope don't fit the limits");
     if (p->code < 0)
         return p->code;
@@ -160,9 +161,9 @@ int program_qkv(sv_program *p, const sv_qkv *b)
     gemm g = gemm_of(p, b->w, b->x, p->max_tokens); // its bias is added by rope_append
     set_norm(&g, &b->norm);
     g.end = GEMM_BF16;
-    g.y = s->wide;
+    g.y = g.wide;
     check(p, gemm_run(s->dev, s->v, g, p->stream), "qkv");
-    rope_append_run(s->v, s->wide, a, (bf16 *)b->q->data, b->layer, p->max_tokens, p->stream);
+    rope_append_run(s->v, g.wide, a, (bf16 *)b->q->data, b->layer, p->max_tokens, p->stream);
     check(p, cudaGetLastError(), "qkv");
     return p->code;
 }
@@ -201,7 +202,7 @@ int program_gate_up(sv_program *p, const sv_gate_up *b)
 {
     sv_session *s = p->session;
     if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != 2 * b->y->cols || !b->x->f32 ||
-        b->y->f32 || b->w->rows > s->wide_cols || !norm_fits(&b->norm, b->x->cols))
+        b->y->f32 || !session_wide(s, b->x->cols, b->w->rows) || !norm_fits(&b->norm, b->x->cols))
         failed(p, -400, "gate_up", "the shapes of weight and buffers don't fit");
     if (p->code < 0)
         return p->code;

@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SCRATCH_ALIGN = 256 }; // bytes
+
 // Bytes of each part of a session, in one place: what is counted is what is made.
 struct sizes {
     uint64_t batch, edits, results, page_table, history, last, slots, lists, allowed, kv, logits,
-        normed, wide, token_slot, jobs, seqs, tiles, parts, tickets, widths;
+        scratch, token_slot, jobs, seqs, tiles, parts, tickets, widths;
     uint64_t total;
 };
 
@@ -39,13 +41,16 @@ static uint64_t kv_element(const sv_limits *l)
     return l->kv_dtype == SV_F32 ? 4 : 2;
 }
 
-static uint64_t wide_cols(const sv_limits *l)
+/*
+ * A step's scratch holds the normed rows of the residual x and, behind them, what a projection of
+ * them gives before its epilogue: q, k and v, or gate and up. Where there is attention, q and its
+ * output are among the buffers; x and d_ff share the other columns.
+ */
+static uint64_t scratch_cols(const sv_limits *l)
 {
-    // The widest projection before its epilogue: q, k and v, or gate and up, whose columns are
-    // among the buffers' or bounded by them.
-    uint64_t qkv = (uint64_t)(l->heads + 2 * l->kv_heads) * l->head_dim;
-    uint64_t most = 2 * l->widths;
-    return qkv > most ? qkv : most;
+    uint64_t q = (uint64_t)l->heads * l->head_dim, kv = (uint64_t)l->kv_heads * l->head_dim;
+    uint64_t others = l->widths > 2 * q ? l->widths - 2 * q : l->widths;
+    return others + (others > q + 2 * kv ? others : q + 2 * kv);
 }
 
 static sizes sizes_of(const sv_limits *l)
@@ -62,17 +67,16 @@ static sizes sizes_of(const sv_limits *l)
     s.allowed = round_up(4ull * ((l->vocab + 31) / 32) * l->max_seqs, 512);
     s.kv = (uint64_t)l->n_blocks * block_bytes(NULL, l);
     s.logits = 3 * round_up(4ull * l->vocab * l->max_rows, 512);
-    s.normed = round_up(2 * l->widths * l->max_tokens, 512);
-    s.wide = round_up(2 * wide_cols(l) * l->max_tokens, 512);
+    s.scratch = round_up(2 * scratch_cols(l) * l->max_tokens + SCRATCH_ALIGN, 512);
     s.token_slot = round_up(4ull * l->max_tokens, 512);
     s.jobs = round_up(4ull * JOBS, 512);
     s.seqs = round_up(16ull * l->max_seqs, 512);
     s.tiles = round_up(8 * tiles_of(l), 512);
     s.parts = decode_parts_bytes(l);
     s.tickets = round_up(4ull * l->max_seqs * l->kv_heads, 512);
-    s.widths = 4 * l->widths * l->max_tokens + 64 * 512;
+    s.widths = 4 * l->widths * l->max_tokens; // exactly what session_buffer() allocates
     s.total = s.batch + s.edits + s.results + s.page_table + s.history + s.last + s.slots +
-              s.lists + s.allowed + s.kv + s.logits + s.normed + s.wide + s.token_slot + s.jobs +
+              s.lists + s.allowed + s.kv + s.logits + s.scratch + s.token_slot + s.jobs +
               2 * s.seqs + s.tiles + s.parts + s.tickets + s.widths;
     return s;
 }
@@ -108,10 +112,9 @@ static bool make_device_parts(sv_session *s, const sizes *z, char *why)
         !MAKE(v->lists, z->lists) || !MAKE(v->allowed, z->allowed) || !MAKE(v->k, z->kv / 2) ||
         !MAKE(v->v, z->kv / 2) || !MAKE(v->logits, z->logits / 3) ||
         !MAKE(v->work, z->logits / 3) || !MAKE(v->seen, z->logits / 3) ||
-        !MAKE(s->normed, z->normed) || !MAKE(s->wide, z->wide) ||
-        !MAKE(v->token_slot, z->token_slot) || !MAKE(v->jobs, z->jobs) ||
-        !MAKE(v->seqs, z->seqs) || !MAKE(v->decode, z->seqs) || !MAKE(v->tiles, z->tiles) ||
-        !MAKE(v->parts, z->parts) || !MAKE(v->tickets, z->tickets))
+        !MAKE(s->normed, z->scratch) || !MAKE(v->token_slot, z->token_slot) ||
+        !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) || !MAKE(v->decode, z->seqs) ||
+        !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) || !MAKE(v->tickets, z->tickets))
         return false;
 #undef MAKE
     uint64_t edits = edits_of(l);
@@ -182,7 +185,7 @@ int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
     s->dev = d;
     s->limits = *l;
     s->widths_left = l->widths;
-    s->wide_cols = wide_cols(l);
+    s->scratch_cols = scratch_cols(l);
     session_view *v = &s->v;
     v->max_tokens = l->max_tokens;
     v->max_seqs = l->max_seqs;
@@ -225,6 +228,14 @@ int session_buffer(sv_session *s, uint64_t cols, sv_buf **ret, char *why)
     s->widths_left -= cols;
     *ret = b;
     return 0;
+}
+
+bf16 *session_wide(const sv_session *s, uint64_t x_cols, uint64_t cols)
+{
+    if (x_cols + cols > s->scratch_cols)
+        return NULL;
+    uint64_t normed = round_up(2 * x_cols * s->limits.max_tokens, SCRATCH_ALIGN);
+    return s->normed + normed / sizeof(bf16);
 }
 
 template <class T> static void free_list(T *list)
@@ -325,8 +336,13 @@ static bool batch_fits(const sv_session *s, const sv_batch *b)
         return false;
     uint64_t tokens = 0;
     for (uint32_t i = 0; i < b->n_seqs; i++) {
-        if ((uint32_t)b->seq_slot[i] >= l->max_seqs || b->seq_tokens[i] < 1)
+        if ((uint32_t)b->seq_slot[i] >= l->max_seqs || b->seq_tokens[i] < 1 ||
+            tokens + (uint32_t)b->seq_tokens[i] > b->n_tokens)
             return false;
+        const int32_t *pos = b->pos + tokens;
+        for (int32_t t = 1; t < b->seq_tokens[i]; t++)
+            if (pos[t] != pos[0] + t) // the kernels look at the first one alone
+                return false;
         tokens += (uint32_t)b->seq_tokens[i];
     }
     for (uint32_t i = 0; i < b->n_tokens; i++)

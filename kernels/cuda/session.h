@@ -74,9 +74,8 @@ struct sv_session {
     sv_program *programs;
     rope_table *ropes;
     uint64_t widths_left;
-    bf16 *normed,
-        *wide; // scratch of a step: normed rows; what a projection gives before its epilogue
-    uint64_t wide_cols;
+    bf16 *normed; // scratch of a step, [max_tokens, scratch_cols]: normed rows; see session_wide()
+    uint64_t scratch_cols;
     void *batch_device; // counts ... row_want
     uint64_t batch_bytes, edits_bytes, result_bytes;
     char *batch_host[BATCHES], *result_host[BATCHES];
@@ -93,6 +92,9 @@ uint64_t session_bytes(const sv_dev_options *, const sv_limits *);
 uint64_t block_bytes(const sv_dev_options *, const sv_limits *);
 int session_make(sv_dev *, const sv_limits *, sv_session **ret, char *why);
 int session_buffer(sv_session *, uint64_t cols, sv_buf **ret, char *why);
+// Scratch behind normed rows of x_cols columns: [max_tokens, cols] of what a projection gives
+// before its epilogue. NULL: no such pair is among the limits' widths.
+bf16 *session_wide(const sv_session *, uint64_t x_cols, uint64_t cols);
 void sessions_free(sv_dev *d);
 int session_slot(sv_session *, uint32_t slot, const sv_sampling *);
 sv_batch *session_batch(sv_session *);

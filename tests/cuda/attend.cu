@@ -60,7 +60,8 @@ __host__ __device__ inline uint64_t mixed(uint64_t x)
 __host__ __device__ inline float value(uint64_t seed, uint32_t kind, uint64_t i)
 {
     uint64_t h = mixed(mixed(seed * 4 + kind) + i * 0x9e3779b97f4a7c15ull);
-    int sum = (int)(h >> 8 & 255) + (int)(h >> 16 & 255) + (int)(h >> 24 & 255) + (int)(h >> 32 & 255);
+    int sum =
+        (int)(h >> 8 & 255) + (int)(h >> 16 & 255) + (int)(h >> 24 & 255) + (int)(h >> 32 & 255);
     return (float)(sum - 510) / 148;
 }
 
@@ -103,8 +104,8 @@ __global__ void append_kernel(session_view v, uint32_t seq, uint32_t slot, uint3
         uint32_t key = from + (uint32_t)(j / row), head = (uint32_t)(j % row / v.head_dim),
                  i = (uint32_t)(j % v.head_dim);
         uint64_t block = (uint32_t)v.page_table[(uint64_t)slot * v.max_pages + key / SV_BLOCK];
-        uint64_t at = (((uint64_t)LAYER * v.n_blocks + block) * SV_BLOCK + key % SV_BLOCK) * row +
-                      j % row;
+        uint64_t at =
+            (((uint64_t)LAYER * v.n_blocks + block) * SV_BLOCK + key % SV_BLOCK) * row + j % row;
         ((T *)v.k)[at] = rounded<T>(value(seed, OF_K, number(seq, key, head, i)));
         ((T *)v.v)[at] = rounded<T>(value(seed, OF_V, number(seq, key, head, i)));
     }
@@ -123,7 +124,7 @@ struct world {
     uint64_t seed;
     sv_dev *dev = NULL;
     sv_session *s = NULL;
-    std::vector<uint32_t> slot; // of each sequence
+    std::vector<uint32_t> slot;      // of each sequence
     uint32_t n_tokens = 0, rows = 0; // rows: of the buffers, above n_tokens
     uint64_t row = 0;                // numbers of q a token
     bf16 *q = NULL, *out = NULL;
@@ -275,7 +276,8 @@ struct sums {
 void reference(const world &w, const std::vector<float> &k, const std::vector<float> &v,
                uint64_t q_at, uint32_t pos, const bf16 *got, sums *ret)
 {
-    uint32_t d = w.c.head_dim, begin = w.c.window && pos + 1 > w.c.window ? pos + 1 - w.c.window : 0;
+    uint32_t d = w.c.head_dim,
+             begin = w.c.window && pos + 1 > w.c.window ? pos + 1 - w.c.window : 0;
     std::vector<double> q(d), out(d, 0), score(pos + 1 - begin);
     for (uint32_t i = 0; i < d; i++)
         q[i] = __bfloat162float(rounded<bf16>(value(w.seed, OF_Q, q_at + i)));
@@ -413,8 +415,8 @@ const std::vector<sequence> FEW = {{1, 0}, {1, 16}, {3, 12}, {1, 75}, {20, 0}, {
 std::vector<test_case> small_cases()
 {
     std::vector<test_case> all;
-    const uint32_t shape[][3] = {{2, 2, 64}, {4, 2, 32}, {8, 2, 128}, {7, 1, 80}, {8, 1, 256},
-                                 {16, 1, 64}, {28, 4, 128}};
+    const uint32_t shape[][3] = {{2, 2, 64},  {4, 2, 32},  {8, 2, 128}, {7, 1, 80},
+                                 {8, 1, 256}, {16, 1, 64}, {28, 4, 128}};
     for (auto &x : shape)
         for (uint32_t window : {0u, 7u, 40u})
             all.push_back(make("small", x[0], x[1], x[2], SV_BF16, window, FEW));
@@ -435,12 +437,13 @@ std::vector<sequence> skewed(uint32_t n, uint32_t longest)
 
 std::vector<test_case> large_cases()
 {
-    const std::vector<sequence> mixed = {{1, 4999}, {300, 0}, {2, 130}, {1, 0},  {129, 1500},
+    const std::vector<sequence> mixed = {{1, 4999}, {300, 0}, {2, 130}, {1, 0},   {129, 1500},
                                          {1, 640},  {5, 333}, {64, 64}, {17, 15}, {1, 2047}};
     const std::vector<sequence> one = {{1, 1023}}, prompt = {{777, 0}}, chunk = {{256, 3000}};
     std::vector<test_case> all;
-    const uint32_t shape[][3] = {{8, 8, 64}, {16, 8, 128}, {32, 8, 128}, {32, 8, 64}, {28, 4, 128},
-                                 {16, 2, 256}, {16, 1, 128}, {4, 4, 32}, {8, 2, 80}, {16, 8, 256}};
+    const uint32_t shape[][3] = {{8, 8, 64},   {16, 8, 128}, {32, 8, 128}, {32, 8, 64},
+                                 {28, 4, 128}, {16, 2, 256}, {16, 1, 128}, {4, 4, 32},
+                                 {8, 2, 80},   {16, 8, 256}};
     for (auto &x : shape) {
         all.push_back(make("mixed", x[0], x[1], x[2], SV_BF16, 0, mixed));
         all.push_back(make("mixed", x[0], x[1], x[2], SV_BF16, 100, mixed));
