@@ -16,7 +16,13 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { THREADS_MAX = 256, LANES = 4, PIECE = 1 << 14, AHEAD = 4096, HUGE_PAGE = 2 << 20 }; // PIECE: wides between two looks at `stop`
+enum {
+    THREADS_MAX = 256,
+    LANES = 4,
+    PIECE = 1 << 14,
+    AHEAD = 4096,
+    HUGE_PAGE = 2 << 20
+}; // PIECE: wides between two looks at `stop`
 
 typedef uint64_t wide __attribute__((vector_size(32))); // LANES of them fit SSE2 registers
 
@@ -31,11 +37,13 @@ static struct reader readers[THREADS_MAX];
 static atomic_int ready;
 static atomic_bool go, stop;
 
-// The processor's own prefetchers stop at the end of a page; asking AHEAD bytes further on does not.
+// The processor's own prefetchers stop at the end of a page; asking AHEAD bytes further on does
+// not.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
-static uint64_t read_piece(const wide *p, size_t n)
+static uint64_t
+read_piece(const wide *p, size_t n)
 {
     wide sum[LANES] = {0};
     for (size_t i = 0; i + LANES <= n; i += LANES) {

@@ -14,8 +14,8 @@
 static const char *const names[ISAS] = {"scalar", "avx2", "avx512", "neon"};
 
 #if defined(__x86_64__)
-// clang's __builtin_cpu_supports doesn't know it. Asked once: in a virtual machine cpuid costs a trap
-// of tens of microseconds, and every matrix of a model asks.
+// clang's __builtin_cpu_supports doesn't know it. Asked once: in a virtual machine cpuid costs a
+// trap of tens of microseconds, and every matrix of a model asks.
 static bool f16c(void)
 {
     enum { UNKNOWN, NO, YES };
