@@ -33,6 +33,7 @@ gemm_state *gemm_open(sv_dev *d, char *why)
     if (!s)
         return fail(why, -507, "no memory"), nullptr;
     s->split = {ctas, (uint32_t *)scratch, scratch + tickets};
+    s->ahead = GEMM_AHEAD;
     return s;
 }
 

@@ -45,6 +45,11 @@ cudaError_t gemm_run(sv_dev *, const session_view &, const gemm &, cudaStream_t)
 // The parts of it. gemv takes a residual or x, the others x.
 bool gemv_takes(const sv_dev *, const gemm &);
 cudaError_t gemv_run(const sv_dev *, const session_view &, const gemm &, cudaStream_t);
+// q, k and v of a residual, with RoPE, into q and the KV blocks.
+struct rope_args;
+bool gemv_qkv_takes(const sv_dev *, const session_view &, const gemm &, const rope_args &);
+cudaError_t gemv_qkv_run(const sv_dev *, const session_view &, const gemm &, const rope_args &,
+                         bf16 *q, uint32_t layer, cudaStream_t);
 bool skinny_takes(const sv_dev *, const gemm &);
 cudaError_t skinny_run(const sv_dev *, const gemm &, cudaStream_t);
 // By number `which` of cuBLASLt's candidates, best first by its own reckoning.

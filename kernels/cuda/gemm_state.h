@@ -6,8 +6,9 @@
 #include "cuda/gemm.h"
 
 enum {
-    SKINNY_ROWS = 64,                                // of weights in a tile
-    SKINNY_PARTIAL = SKINNY_ROWS * SKINNY_TOKENS * 4 // bytes of a tile's sums
+    SKINNY_ROWS = 64,                                 // of weights in a tile
+    SKINNY_PARTIAL = SKINNY_ROWS * SKINNY_TOKENS * 4, // bytes of a tile's sums
+    GEMM_AHEAD = 64 << 10                             // gemm_state.ahead: three kernels' fit the L2
 };
 
 struct gemm_split {
@@ -40,6 +41,7 @@ enum { LT_PLANS = 512 }; // then the oldest goes: five shapes in SV_BUCKETS_MAX 
 
 struct gemm_state {
     gemm_split split;
+    uint32_t ahead; // bytes that a CTA asks into the L2 beyond its ring, before wait_previous()
     uint32_t n_plans, oldest;
     lt_plan *plans[LT_PLANS]; // owned
 };

@@ -3,16 +3,18 @@
  * gemv - a projection of up to 4 tokens on the CUDA cores, at the speed of memory.
  *
  * shape    a CTA for each SM, an even share of the pairs of weight rows for each CTA and, within
- * it, for each of 8 warps. A pair is two rows in succession, or a gate and its up row. All of x [M,
- * k] lies in shared memory as bf16 traffic  2 * n * k bytes (gate and up: twice that), each once; x
- * from the L2 once a CTA depth    each lane copies what it alone will read into a ring of its own,
- * STAGES deep: 64 KB a SM under way, no barrier. The ring is filled, and AHEAD more is asked into
- * the L2, before wait_previous(); room is left for two more such CTAs a SM, so those that come next
- * fill theirs while this one waits or drains order    of a row: each lane's columns upwards, then
- * the lanes as a tree norm     x is scaled by the norm's weight on its way into shared memory, the
- * sums by the root mean square at their end: one pass over x oracle   tests/cuda/gemm.cu, in double
+ * it, for each of 8 warps. A pair is two rows in succession, a gate and its up row, or the two of a
+ * head that RoPE turns together. All of x [M, k] lies in shared memory as bf16 traffic  2 * n * k
+ * bytes (gate and up: twice that), each once; x from the L2 once a CTA depth    each lane copies
+ * what it alone will read into a ring of its own, STAGES deep: 64 KB a SM under way, no barrier.
+ * The ring is filled, and gemm_state.ahead more is asked into the L2, before wait_previous(); room
+ * is left for two more such CTAs a SM, so that those that come next fill theirs while this one
+ * waits or drains order    of a row: each lane's columns upwards, then the lanes as a tree norm x
+ * is scaled by the norm's weight on its way into shared memory, the sums by the root mean square at
+ * their end: one pass over x oracle   tests/cuda/gemm.cu, in double
  */
-#include "cuda/gemm_parts.h"
+#include "cuda/gemm_state.h"
+#include "cuda/gemv_ends.h"
 
 enum {
     WARPS = 8,
@@ -21,15 +23,18 @@ enum {
     STAGES = 8, // steps of a pair of rows
     SLOT = 16,  // bytes of a lane, row and stage
     RING = STAGES * 2 * THREADS * SLOT,
-    AHEAD = 4096,     // bytes of each warp, beyond the ring
     X_MAX = 64 << 10, // bytes of x
     CTAS_A_SM = 3     // that the registers leave room for
 };
 
-static __host__ __device__ __forceinline__ uint32_t pairs_of(const gemm &g)
-{
-    return g.end == GEMM_GATE_UP ? g.n : (g.n + 1) / 2;
-}
+// How the pairs of weight rows follow one another; lengths in elements.
+struct gemv_walk {
+    uint32_t pairs, steps; // of all; of a row
+    uint64_t gap, stride;  // from a pair's first row to its second; to the next pair's first
+    uint32_t run, single;  // pairs before a jump; the one that is a row without a partner
+    uint64_t jump;
+    uint32_t ahead; // bytes a warp asks into the L2 beyond its ring
+};
 
 // Where the share of i begins when `all` are shared evenly among n.
 static __device__ __forceinline__ uint32_t share(uint32_t all, uint32_t i, uint32_t n)
@@ -39,62 +44,54 @@ static __device__ __forceinline__ uint32_t share(uint32_t all, uint32_t i, uint3
 
 // One lane's way through the pairs of its warp.
 struct gemv_stream {
-    const bf16 *at;           // in the first row of the pair
-    uint64_t gap, next;       // elements to the second row; from the end of a pair to the next
-    uint32_t steps, step;     // of a pair; next to be loaded
-    uint32_t pair, last, end; // next to be loaded; behind the last; the one that is a single row
-    bool tail;                // whether this lane has columns in the last step
-};
+    const bf16 *at;            // in the first row of the pair
+    uint32_t pair, last, step; // next to be loaded; behind the last pair
+    uint32_t run;              // pairs to the next jump
+    bool tail;                 // whether this lane has columns in the last step
 
-static __device__ __forceinline__ gemv_stream stream_of(const gemm &g, uint32_t first,
-                                                        uint32_t last)
-{
-    gemv_stream s;
-    const uint32_t column = threadIdx.x % 32 * 8;
-    const bool gate_up = g.end == GEMM_GATE_UP;
-    const uint64_t pair = gate_up ? g.k : 2ull * g.k;
-    s.steps = (g.k + STEP - 1) / STEP;
-    s.step = 0;
-    s.at = g.w + first * pair + column;
-    s.gap = gate_up ? (uint64_t)g.n * g.k : g.k;
-    s.next = pair - (uint64_t)s.steps * STEP;
-    s.pair = first;
-    s.last = last;
-    s.end = !gate_up && g.n % 2 ? g.n / 2 : ~0u;
-    s.tail = column + (s.steps - 1) * STEP < g.k;
-    return s;
-}
-
-// The next step into a slot of the ring; an empty group at the end.
-static __device__ __forceinline__ void load_step(gemv_stream &s, uint32_t slot, uint64_t policy)
-{
-    if (s.pair < s.last) {
-        const bool real = s.step + 1 < s.steps || s.tail;
-        // A single row is its own partner.
-        const bf16 *second = s.at + (s.pair == s.end ? 0 : s.gap);
-        copy_weight(slot, s.at, real, policy);
-        copy_weight(slot + THREADS * SLOT, second, real, policy);
-        s.at += STEP;
-        if (++s.step == s.steps) {
-            s.at += s.next;
-            s.step = 0;
-            s.pair++;
-        }
+    __device__ __forceinline__ gemv_stream(const gemm &g, const gemv_walk &w, uint32_t first,
+                                           uint32_t last)
+        : pair(first), last(last), step(0), run(w.run - first % w.run)
+    {
+        const uint32_t column = threadIdx.x % 32 * 8;
+        at = g.w + first * w.stride + first / w.run * w.jump + column;
+        tail = column + (w.steps - 1) * STEP < g.k;
     }
-    commit_copies();
-}
 
-// What comes after a full ring, into the L2; the stream stands there.
-static __device__ __forceinline__ void ask_ahead(const gemm &g, const gemv_stream &s)
-{
-    if (threadIdx.x % 32 != 0 || s.pair >= s.last || s.pair == s.end)
-        return;
-    const uint64_t rows = g.end == GEMM_GATE_UP ? s.last - s.pair : 1; // that lie in succession
-    const uint64_t some = rows * g.k - s.step * STEP;
-    const uint32_t bytes = some < AHEAD / 4 ? 2 * (uint32_t)some : AHEAD / 2;
-    fetch_ahead(s.at, bytes);
-    fetch_ahead(s.at + s.gap, bytes);
-}
+    // The next step into a slot of the ring; an empty group at the end.
+    __device__ __forceinline__ void load(const gemv_walk &w, uint32_t slot, uint64_t policy)
+    {
+        if (pair < last) {
+            const bool real = step + 1 < w.steps || tail;
+            const bf16 *second = at + (pair == w.single ? 0 : w.gap); // its own partner
+            copy_weight(slot, at, real, policy);
+            copy_weight(slot + THREADS * SLOT, second, real, policy);
+            at += STEP;
+            if (++step == w.steps) {
+                at += w.stride - w.steps * STEP;
+                step = 0;
+                pair++;
+                if (--run == 0) {
+                    at += w.jump;
+                    run = w.run;
+                }
+            }
+        }
+        commit_copies();
+    }
+
+    // What comes next, into the L2.
+    __device__ __forceinline__ void ask_ahead(const gemm &g, const gemv_walk &w) const
+    {
+        if (threadIdx.x % 32 != 0 || pair >= last || pair == w.single || w.ahead == 0)
+            return;
+        const uint32_t rows = w.stride == g.k ? min(run, last - pair) : 1; // in succession
+        const uint64_t some = (uint64_t)rows * g.k - step * STEP;
+        const uint32_t bytes = some < w.ahead / 4 ? 2 * (uint32_t)some : w.ahead / 2;
+        fetch_ahead(at, bytes);
+        fetch_ahead(at + w.gap, bytes);
+    }
+};
 
 struct gemv_norm {
     const int32_t *row_token; // NULL: row r is token r
@@ -225,99 +222,72 @@ static __device__ __forceinline__ float scale_of(const gemm &g, const float *squ
     return rsqrtf(__fdividef(sum, (float)g.k) + g.eps);
 }
 
-/*
- * The end of a pair's sums. Lane l < 2 M stores row l / M of the pair for token l % M; of gate and
- * up, which all lanes hold both, one is stored.
- */
-template <int M> struct gemv_end {
-    uint32_t t, second;
-    float scale;
-    bool active;
-    uint32_t row;
-    float old, old_up;
-
-    __device__ __forceinline__ void begin(const gemm &g, uint32_t pair)
-    {
-        bool gate_up = g.end == GEMM_GATE_UP;
-        row = gate_up ? pair : 2 * pair + second;
-        active = threadIdx.x % 32 < (gate_up ? M : 2 * M) && t < g.m && row < g.n;
-        old = active ? joined(g, row, t) : 0;
-        old_up = active && gate_up && g.bias ? g.bias[g.n + pair] : 0;
-    }
-
-    __device__ __forceinline__ void finish(const gemm &g, float first, float other)
-    {
-        if (!active)
-            return;
-        if (g.end == GEMM_GATE_UP)
-            store(g, row, t,
-                  activated(fmaf(first, scale, old), g.activation) * fmaf(other, scale, old_up));
-        else
-            store(g, row, t, fmaf(second ? other : first, scale, old));
-    }
-};
-
+// 8 columns of a pair for all tokens.
 template <int M>
-static __global__ void __launch_bounds__(THREADS, CTAS_A_SM) gemv_kernel(gemm g, gemv_norm v)
+static __device__ __forceinline__ void add_step(float (&sum)[2][M], const uint4 &a, const uint4 &b,
+                                                const uint4 *x, uint32_t pitch)
+{
+    float wa[8], wb[8];
+    unpack(a, wa);
+    unpack(b, wb);
+#pragma unroll
+    for (int t = 0; t < M; t++) {
+        float f[8];
+        unpack(x[t * pitch / 8], f);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            sum[0][t] = fmaf(wa[i], f[i], sum[0][t]);
+            sum[1][t] = fmaf(wb[i], f[i], sum[1][t]);
+        }
+    }
+}
+
+template <int M, class End>
+static __global__ void __launch_bounds__(THREADS, CTAS_A_SM)
+    gemv_kernel(gemm g, gemv_walk walk, gemv_norm v, End end)
 {
     extern __shared__ uint4 shared[];
     __shared__ float squares[M][WARPS];
     let_next_start();
-    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const uint32_t begin = share(pairs_of(g), blockIdx.x, gridDim.x),
-                   end = share(pairs_of(g), blockIdx.x + 1, gridDim.x);
-    const uint32_t first = begin + share(end - begin, warp, WARPS),
-                   last = begin + share(end - begin, warp + 1, WARPS);
-    gemv_stream s = stream_of(g, first, last);
+    const uint32_t warp = threadIdx.x / 32;
+    const uint32_t begin = share(walk.pairs, blockIdx.x, gridDim.x),
+                   n = share(walk.pairs, blockIdx.x + 1, gridDim.x) - begin;
+    const uint32_t first = begin + share(n, warp, WARPS), last = begin + share(n, warp + 1, WARPS);
     const uint32_t ring = shared_address(shared) + threadIdx.x * SLOT;
     const uint64_t policy = read_once();
+    gemv_stream s(g, walk, first, last);
 #pragma unroll 1
     for (uint32_t i = 0; i < STAGES; i++)
-        load_step(s, ring + i * 2 * THREADS * SLOT, policy);
-    ask_ahead(g, s);
+        s.load(walk, ring + i * 2 * THREADS * SLOT, policy);
+    s.ask_ahead(g, walk);
     if (g.norm && threadIdx.x < g.k / 32)
         fetch_line(g.norm + threadIdx.x * 32);
     wait_previous();
 
-    uint32_t pitch = s.steps * STEP;
+    const uint32_t pitch = walk.steps * STEP;
     bf16 *x = (bf16 *)((char *)shared + RING);
     if (g.x)
         stage_x<M>(g, x, pitch);
     else
         stage_residual<M>(g, v, x, pitch, squares);
     __syncthreads();
-    gemv_end<M> e;
-    e.t = lane % M;
-    e.second = lane / M % 2;
-    e.scale = !g.x && g.norm ? scale_of(g, squares[e.t]) : 1;
-
-    const uint4 *mine = shared + threadIdx.x, *xs = (const uint4 *)x + lane;
+    typename End::template state<M> e(end, g,
+                                      !g.x && g.norm ? scale_of(g, squares[threadIdx.x % M]) : 1);
+    const uint4 *mine = shared + threadIdx.x, *mine_x = (const uint4 *)x + threadIdx.x % 32;
     uint32_t slot = 0;
     for (uint32_t pair = first; pair < last; pair++) {
         float sum[2][M] = {};
-        e.begin(g, pair);
+        e.begin(end, g, pair);
 #pragma unroll 2
-        for (uint32_t step = 0; step < s.steps; step++) {
+        for (uint32_t step = 0; step < walk.steps; step++) {
             wait_copies<STAGES - 1>();
-            uint4 a = mine[slot * 2 * THREADS], b = mine[(slot * 2 + 1) * THREADS];
-            load_step(s, ring + slot * 2 * THREADS * SLOT, policy);
+            const uint4 a = mine[slot * 2 * THREADS], b = mine[(slot * 2 + 1) * THREADS];
+            s.load(walk, ring + slot * 2 * THREADS * SLOT, policy);
             slot = (slot + 1) % STAGES;
-            float wa[8], wb[8];
-            unpack(a, wa);
-            unpack(b, wb);
-#pragma unroll
-            for (int t = 0; t < M; t++) {
-                float f[8];
-                unpack(xs[(t * pitch + step * STEP) / 8], f);
-#pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    sum[0][t] = fmaf(wa[i], f[i], sum[0][t]);
-                    sum[1][t] = fmaf(wb[i], f[i], sum[1][t]);
-                }
-            }
+            add_step<M>(sum, a, b, mine_x + step * STEP / 8, pitch);
         }
-        float one = sum_lanes(sum[0]), other = sum_lanes(sum[1]);
-        e.finish(g, one, other);
+        const float one = sum_lanes(sum[0]), other = sum_lanes(sum[1]);
+        e.finish(end, g, one, other);
     }
 }
 
@@ -338,27 +308,76 @@ bool gemv_takes(const sv_dev *d, const gemm &g)
            shared_bytes(g) + sizeof(float) * GEMV_TOKENS * WARPS <= d->prop.sharedMemPerBlockOptin;
 }
 
-template <int M>
-static cudaError_t launch(const gemm &g, const gemv_norm &v, uint32_t ctas, cudaStream_t q)
+template <int M, class End>
+static cudaError_t launch(const sv_dev *d, const gemm &g, const gemv_walk &walk, const gemv_norm &v,
+                          const End &end, cudaStream_t q)
 {
-    uint32_t bytes = shared_bytes(g);
-    cudaError_t e = allow_shared(gemv_kernel<M>, bytes);
-    return e == cudaSuccess ? enqueue(gemv_kernel<M>, ctas, THREADS, bytes, q, g, v) : e;
+    const uint32_t sms = (uint32_t)d->prop.multiProcessorCount, bytes = shared_bytes(g),
+                   ctas = walk.pairs < sms ? walk.pairs : sms;
+    cudaError_t e = allow_shared(gemv_kernel<M, End>, bytes);
+    return e == cudaSuccess ? enqueue(gemv_kernel<M, End>, ctas, THREADS, bytes, q, g, walk, v, end)
+                            : e;
+}
+
+template <class End>
+static cudaError_t launch_by_tokens(const sv_dev *d, const gemm &g, gemv_walk walk,
+                                    const gemv_norm &v, const End &end, cudaStream_t q)
+{
+    walk.steps = (g.k + STEP - 1) / STEP;
+    walk.ahead = d->gemm->ahead / WARPS;
+    switch (g.m) {
+    case 1:
+        return launch<1>(d, g, walk, v, end, q);
+    case 2:
+        return launch<2>(d, g, walk, v, end, q);
+    default:
+        return launch<GEMV_TOKENS>(d, g, walk, v, end, q);
+    }
+}
+
+// Rows in pairs, one after the other.
+static gemv_walk walk_rows(const gemm &g)
+{
+    gemv_walk w = {};
+    w.pairs = (g.n + 1) / 2;
+    w.gap = g.k;
+    w.stride = 2ull * g.k;
+    w.run = ~0u;
+    w.single = g.n % 2 ? g.n / 2 : ~0u;
+    return w;
+}
+
+// The two halves of each run of 2 * half rows in parallel: gate and up, or heads.
+static gemv_walk walk_halves(const gemm &g, uint32_t pairs, uint32_t half)
+{
+    gemv_walk w = {};
+    w.pairs = pairs;
+    w.gap = w.jump = (uint64_t)half * g.k;
+    w.stride = g.k;
+    w.run = half;
+    w.single = ~0u;
+    return w;
 }
 
 cudaError_t gemv_run(const sv_dev *d, const session_view &view, const gemm &g, cudaStream_t q)
 {
+    const gemv_walk walk = g.end == GEMM_GATE_UP ? walk_halves(g, g.n, g.n) : walk_rows(g);
     gemv_norm v = {};
     if (g.rows)
         v = {view.row_token, view.counts + 2};
-    const uint32_t pairs = pairs_of(g);
-    const uint32_t sms = (uint32_t)d->prop.multiProcessorCount, ctas = pairs < sms ? pairs : sms;
-    switch (g.m) {
-    case 1:
-        return launch<1>(g, v, ctas, q);
-    case 2:
-        return launch<2>(g, v, ctas, q);
-    default:
-        return launch<GEMV_TOKENS>(g, v, ctas, q);
-    }
+    return launch_by_tokens(d, g, walk, v, gemv_store{}, q);
+}
+
+bool gemv_qkv_takes(const sv_dev *d, const session_view &v, const gemm &g, const rope_args &a)
+{
+    return gemv_takes(d, g) && !a.q_norm && !a.k_norm &&
+           (a.style == SV_ROPE_NONE || a.dims == v.head_dim);
+}
+
+cudaError_t gemv_qkv_run(const sv_dev *d, const session_view &v, const gemm &g, const rope_args &a,
+                         bf16 *to, uint32_t layer, cudaStream_t q)
+{
+    const gemv_walk walk =
+        a.style == SV_ROPE_HALF ? walk_halves(g, g.n / 2, v.head_dim / 2) : walk_rows(g);
+    return launch_by_tokens(d, g, walk, gemv_norm{}, gemv_qkv{v, a, to, layer}, q);
 }

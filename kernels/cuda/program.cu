@@ -162,6 +162,10 @@ int program_qkv(sv_program *p, const sv_qkv *b)
     set_norm(&g, &b->norm);
     g.end = GEMM_BF16;
     g.y = g.wide;
+    if (gemv_qkv_takes(s->dev, s->v, g, a)) {
+        check(p, gemv_qkv_run(s->dev, s->v, g, a, (bf16 *)b->q->data, b->layer, p->stream), "qkv");
+        return p->code;
+    }
     check(p, gemm_run(s->dev, s->v, g, p->stream), "qkv");
     rope_append_run(s->v, g.wide, a, (bf16 *)b->q->data, b->layer, p->max_tokens, p->stream);
     check(p, cudaGetLastError(), "qkv");

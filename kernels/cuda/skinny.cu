@@ -21,8 +21,7 @@ enum {
     WARPS = 8,
     THREADS = 32 * WARPS,
     LOADERS = THREADS / 2, // of w: the first half; of x: the second
-    ROWS = SKINNY_ROWS,    // of w in a tile
-    AHEAD = 512            // columns of each row asked into the L2 beyond the ring
+    ROWS = SKINNY_ROWS     // of w in a tile
 };
 
 /*
@@ -295,18 +294,19 @@ static __device__ __forceinline__ void end_tile(const gemm &g, const skinny_tile
 
 // Of each row of the tile where the ring ends, what comes next, into the L2.
 template <class S>
-static __device__ __forceinline__ void ask_ahead(const gemm &g, skinny_at at, uint32_t left)
+static __device__ __forceinline__ void ask_ahead(const gemm &g, skinny_at at, uint32_t left,
+                                                 uint32_t most)
 {
-    if (threadIdx.x >= ROWS || left == 0)
+    if (threadIdx.x >= ROWS || left == 0 || most == 0)
         return;
     const uint32_t column = at.chunk * S::CHUNK;
-    const uint32_t some = min(min(g.k - column, left * S::CHUNK), AHEAD);
+    const uint32_t some = min(min(g.k - column, left * S::CHUNK), most);
     fetch_ahead(g.w + (uint64_t)weight_row(g, at.tile, threadIdx.x) * g.k + column, 2 * some);
 }
 
 template <class S>
 static __global__ void __launch_bounds__(THREADS, S::CTAS_A_SM)
-    skinny_kernel(gemm g, skinny_shares shares, gemm_split split)
+    skinny_kernel(gemm g, skinny_shares shares, gemm_split split, uint32_t ahead)
 {
     extern __shared__ uint4 shared[];
     let_next_start();
@@ -334,7 +334,7 @@ static __global__ void __launch_bounds__(THREADS, S::CTAS_A_SM)
 #pragma unroll 1
         for (int i = 0; i < S::W_STAGES - 1; i++)
             load_stage();
-        ask_ahead<S>(g, load, n > loaded ? n - loaded : 0);
+        ask_ahead<S>(g, load, n > loaded ? n - loaded : 0, ahead);
     }
     wait_previous();
     if (!loads_w) {
@@ -379,9 +379,11 @@ template <class S> static cudaError_t launch(const sv_dev *d, const gemm &g, cud
     const uint32_t chunks = (g.k + S::CHUNK - 1) / S::CHUNK, all = (g.n + rows - 1) / rows * chunks;
     const uint32_t ctas = all < split.ctas ? all : split.ctas;
     const skinny_shares s = {chunks, all / ctas, all % ctas};
+    const uint32_t ahead = d->gemm->ahead / ROWS / 2; // columns of each row
     cudaError_t e = allow_shared(skinny_kernel<S>, S::SHARED);
-    return e == cudaSuccess ? enqueue(skinny_kernel<S>, ctas, THREADS, S::SHARED, q, g, s, split)
-                            : e;
+    return e == cudaSuccess
+               ? enqueue(skinny_kernel<S>, ctas, THREADS, S::SHARED, q, g, s, split, ahead)
+               : e;
 }
 
 using skinny_8 = skinny_shape<8, 128, 5, 3, 1>;

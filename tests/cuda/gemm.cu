@@ -12,6 +12,8 @@
  */
 #include "cuda/program.h"
 
+#include <cuda_fp16.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -381,6 +383,165 @@ bool run_shape(const world &o, const shape &s, const std::vector<uint32_t> &toke
     return ok;
 }
 
+// q, k and v with RoPE in one kernel.
+struct qkv_case {
+    uint32_t m, k, heads, kv_heads, head_dim, style, kv_dtype;
+    bool bias;
+};
+
+enum { KV_LAYERS = 2, KV_BLOCKS = 7, KV_PAGES = 4, KV_LAYER = 1 };
+
+// The token's place: positions far from 0 and from each other, blocks in another order than pages.
+uint32_t position_of(uint32_t t)
+{
+    return 13 + 17 * t;
+}
+
+uint32_t block_of(uint32_t t)
+{
+    return KV_BLOCKS - 1 - position_of(t) / SV_BLOCK;
+}
+
+float frequency_of(uint32_t i, uint32_t head_dim)
+{
+    return (float)pow(500.0, -2.0 * i / head_dim);
+}
+
+session_view qkv_view(const world &o, const qkv_case &c)
+{
+    session_view v = o.v;
+    v.heads = c.heads;
+    v.kv_heads = c.kv_heads;
+    v.head_dim = c.head_dim;
+    v.kv_dtype = c.kv_dtype;
+    v.n_blocks = KV_BLOCKS;
+    v.max_pages = KV_PAGES;
+    std::vector<int32_t> pos(GEMV_TOKENS), slot(GEMV_TOKENS, 1), table(2 * KV_PAGES, INT32_MAX);
+    for (uint32_t t = 0; t < GEMV_TOKENS; t++) {
+        pos[t] = (int32_t)position_of(t);
+        table[KV_PAGES + position_of(t) / SV_BLOCK] = (int32_t)block_of(t);
+    }
+    v.pos = make<int32_t>(GEMV_TOKENS);
+    v.token_slot = make<int32_t>(GEMV_TOKENS);
+    v.page_table = make<int32_t>(2 * KV_PAGES);
+    must(cudaMemcpy(v.pos, pos.data(), 4 * pos.size(), cudaMemcpyHostToDevice), "pos");
+    must(cudaMemcpy(v.token_slot, slot.data(), 4 * slot.size(), cudaMemcpyHostToDevice), "slots");
+    must(cudaMemcpy(v.page_table, table.data(), 4 * table.size(), cudaMemcpyHostToDevice), "table");
+    const uint64_t elements = (uint64_t)KV_LAYERS * KV_BLOCKS * SV_BLOCK * c.kv_heads * c.head_dim;
+    v.k = make<float>(elements);
+    v.v = make<float>(elements);
+    return v;
+}
+
+double kv_element(const std::vector<float> &kv, uint32_t dtype, uint64_t i)
+{
+    if (dtype == SV_F32)
+        return kv[i];
+    if (dtype == SV_F16)
+        return __half2float(((const __half *)kv.data())[i]);
+    return __bfloat162float(((const bf16 *)kv.data())[i]);
+}
+
+// Element e of head h of the row with these sums, turned.
+double turned(const qkv_case &c, const double *sums, uint32_t h, uint32_t e, uint32_t pos)
+{
+    const double *head = sums + (uint64_t)h * c.head_dim;
+    const uint32_t half = c.head_dim / 2;
+    const bool halves = c.style == SV_ROPE_HALF;
+    if (h >= c.heads + c.kv_heads || c.style == SV_ROPE_NONE)
+        return head[e];
+    const uint32_t i = halves ? e % half : e / 2, second = halves ? e / half : e % 2;
+    const double x = head[halves ? i : 2 * i], y = head[halves ? i + half : 2 * i + 1];
+    const double angle = (float)pos * frequency_of(i, c.head_dim);
+    return 1.5 * (second ? y * cos(angle) + x * sin(angle) : x * cos(angle) - y * sin(angle));
+}
+
+bool run_qkv(const world &o, const qkv_case &c)
+{
+    const uint32_t d = c.head_dim, rows = (c.heads + 2 * c.kv_heads) * d;
+    test_case as = {GEMM_BF16, c.m, rows, c.k, 4u + c.m};
+    gemm g = prepare(o, as);
+    const uint32_t live = live_rows(as);
+    session_view v = qkv_view(o, c);
+    std::vector<float> frequencies(d / 2);
+    for (uint32_t i = 0; i < d / 2; i++)
+        frequencies[i] = frequency_of(i, d);
+    rope_args a = {};
+    float *inv_freq = make<float>(d / 2);
+    must(cudaMemcpy(inv_freq, frequencies.data(), 4 * frequencies.size(), cudaMemcpyHostToDevice),
+         "frequencies");
+    a.inv_freq = inv_freq;
+    a.style = c.style;
+    a.dims = d;
+    a.scale = 1.5f;
+    a.bias = c.bias ? o.bias : NULL;
+    must(cudaMemset(o.residual, 0xff, (uint64_t)(c.m + GUARD_ROWS) * c.k * 4), "cudaMemset");
+    must(cudaMemset(o.y, 0xff, (uint64_t)(c.m + GUARD_ROWS) * c.heads * d * 2), "cudaMemset");
+    must(cudaDeviceSynchronize(), "prepare");
+    bool ok = gemv_qkv_takes(dev, v, g, a);
+    must(enqueue(produce, 32, 256, 0, dev->stream, (uint4 *)o.residual,
+                 (const uint4 *)o.residual_from, (uint64_t)c.m * c.k / 4),
+         "produce");
+    must(gemv_qkv_run(dev, v, g, a, (bf16 *)o.y, KV_LAYER, dev->stream), "gemv_qkv_run");
+    must(cudaStreamSynchronize(dev->stream), "gemv_qkv_run");
+    g.bias = a.bias;
+    bool agrees = true;
+    const std::vector<double> sums = reference(o, g, live, &agrees);
+    const std::vector<bf16> q =
+        fetch((const bf16 *)o.y, (uint64_t)(c.m + GUARD_ROWS) * c.heads * d);
+    const uint64_t elements = (uint64_t)KV_LAYERS * KV_BLOCKS * SV_BLOCK * c.kv_heads * d;
+    std::vector<float> kv[2] = {fetch((const float *)v.k, elements),
+                                fetch((const float *)v.v, elements)};
+    double wrong = 0, size = 0;
+    uint64_t numbers = 0;
+    for (uint32_t t = 0; t < live; t++)
+        for (uint32_t i = 0; i < rows; i++) {
+            const uint32_t h = i / d, e = i % d, pos = position_of(t);
+            const double want = turned(c, sums.data() + (uint64_t)t * rows, h, e, pos);
+            double is;
+            if (h < c.heads) {
+                is = __bfloat162float(q[((uint64_t)t * c.heads + h) * d + e]);
+            } else {
+                const uint32_t part = (h - c.heads) / c.kv_heads, kv_h = (h - c.heads) % c.kv_heads;
+                const uint64_t slot =
+                    (uint64_t)(KV_LAYER * KV_BLOCKS + block_of(t)) * SV_BLOCK + pos % SV_BLOCK;
+                is = kv_element(kv[part], c.kv_dtype, (slot * c.kv_heads + kv_h) * d + e);
+            }
+            wrong += (is - want) * (is - want);
+            size += want * want;
+        }
+    for (int part = 0; part < 2; part++)
+        for (uint64_t i = 0; i < elements * (c.kv_dtype == SV_F32 ? 1 : 2); i++)
+            numbers += !std::isnan(kv_element(kv[part], c.kv_dtype, i));
+    const double error = sqrt(wrong / size);
+    const bool nothing_else = numbers == 2ull * live * c.kv_heads * d;
+    ok = ok && error <= ERROR_MOST && agrees && nothing_else;
+    printf("qkv m %u k %u heads %u/%u d %u rope %u kv %s%s: error %.2e%s %s\n", c.m, c.k, c.heads,
+           c.kv_heads, d, c.style, sv_dtype(c.kv_dtype).name, c.bias ? " bias" : "", error,
+           nothing_else ? "" : ", wrote other KV", ok ? "ok" : "FAIL");
+    for (void *p :
+         {(void *)v.pos, (void *)v.token_slot, (void *)v.page_table, v.k, v.v, (void *)inv_freq})
+        must(cudaFree(p), "cudaFree");
+    return ok;
+}
+
+bool run_qkvs(const world &o, bool small)
+{
+    std::vector<qkv_case> cases = {{1, 64, 2, 1, 16, SV_ROPE_HALF, SV_BF16, false},
+                                   {3, 72, 2, 1, 24, SV_ROPE_PAIRS, SV_F32, true}};
+    if (!small)
+        cases.insert(cases.end(), {{1, 2048, 32, 8, 64, SV_ROPE_HALF, SV_BF16, false},
+                                   {2, 2048, 32, 8, 64, SV_ROPE_HALF, SV_F16, true},
+                                   {4, 2048, 32, 8, 64, SV_ROPE_PAIRS, SV_BF16, false},
+                                   {3, 576, 9, 3, 64, SV_ROPE_HALF, SV_F32, true},
+                                   {4, 4096, 12, 4, 128, SV_ROPE_HALF, SV_BF16, true},
+                                   {1, 3584, 12, 4, 128, SV_ROPE_NONE, SV_BF16, true}});
+    bool ok = true;
+    for (const qkv_case &c : cases)
+        ok = run_qkv(o, c) && ok;
+    return ok;
+}
+
 // A few layers' worth of projections on one residual; with a wait after each, or none.
 std::vector<float> run_chain(const world &o, uint32_t m, uint32_t d, uint32_t ff, bool overlap)
 {
@@ -458,6 +619,7 @@ int main(int argc, char **argv)
     bool ok = true;
     for (const shape &s : shapes)
         ok = run_shape(o, s, tokens, small ? 1 : SEEDS) && ok;
+    ok = run_qkvs(o, small) && ok;
     ok = (small ? run_chains(o, 64, 72) : run_chains(o, 2048, 2760)) && ok;
     sv_kernels_v1.close(dev);
     printf("%s\n", ok ? "gemm: ok" : "gemm: FAIL");

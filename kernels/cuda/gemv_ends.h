@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * gemv_ends - what becomes of the sums of a pair of weight rows. Each lane has both sums for token
+ * lane % M; lane l < 2 M stores what row l / M of the pair gives.
+ */
+#include "cuda/gemm_parts.h"
+#include "cuda/program.h"
+
+#include <cuda_fp16.h>
+
+// As gemm.end says. A pair is two rows of y in succession, or a gate and its up row.
+struct gemv_store {
+    template <int M> struct state {
+        uint32_t t, second, row;
+        float scale, old, old_up;
+        bool active;
+
+        // scale: of all sums of the token.
+        __device__ __forceinline__ state(const gemv_store &, const gemm &, float scale)
+            : t(threadIdx.x % M), second(threadIdx.x % 32 / M % 2), scale(scale)
+        {
+        }
+
+        // Loads what the sums will be joined with.
+        __device__ __forceinline__ void begin(const gemv_store &, const gemm &g, uint32_t pair)
+        {
+            const bool gate_up = g.end == GEMM_GATE_UP;
+            row = gate_up ? pair : 2 * pair + second;
+            active = threadIdx.x % 32 < (gate_up ? M : 2 * M) && t < g.m && row < g.n;
+            old = active ? joined(g, row, t) : 0;
+            old_up = active && gate_up && g.bias ? g.bias[g.n + pair] : 0;
+        }
+
+        __device__ __forceinline__ void finish(const gemv_store &, const gemm &g, float first,
+                                               float other)
+        {
+            if (!active)
+                return;
+            if (g.end == GEMM_GATE_UP)
+                store(g, row, t,
+                      activated(fmaf(first, scale, old), g.activation) *
+                          fmaf(other, scale, old_up));
+            else
+                store(g, row, t, fmaf(second ? other : first, scale, old));
+        }
+    };
+};
+
+// Rows of q, k and v: rotated, q to its buffer, k and v to the KV blocks. A pair is turned
+// together.
+struct gemv_qkv {
+    session_view v;
+    rope_args rope;
+    bf16 *q;
+    uint32_t layer;
+
+    template <int M> struct state {
+        uint32_t t, second, head,
+            i; // element i, and its partner, of the head's first half or pairs
+        float scale, cosine, sine, bias, other_bias, pos;
+        uint64_t slot; // of the token in the KV blocks, in elements
+        bool active;
+
+        __device__ __forceinline__ state(const gemv_qkv &e, const gemm &g, float scale)
+            : t(threadIdx.x % M), second(threadIdx.x % 32 / M % 2), scale(scale), pos(0), slot(0)
+        {
+            const session_view &v = e.v;
+            active = threadIdx.x % 32 < 2 * M && t < g.m && t < v.counts[0];
+            if (!active)
+                return;
+            const uint32_t at = (uint32_t)v.pos[t];
+            const uint64_t pages = (uint64_t)v.token_slot[t] * v.max_pages;
+            const uint64_t page =
+                (uint64_t)e.layer * v.n_blocks + (uint32_t)v.page_table[pages + at / SV_BLOCK];
+            slot = (page * SV_BLOCK + at % SV_BLOCK) * v.kv_heads * v.head_dim;
+            pos = (float)at;
+        }
+
+        __device__ __forceinline__ void begin(const gemv_qkv &e, const gemm &, uint32_t pair)
+        {
+            const uint32_t half = e.v.head_dim / 2;
+            head = pair / half;
+            i = pair % half;
+            const bool halves = e.rope.style == SV_ROPE_HALF;
+            const uint32_t row = halves ? head * 2 * half + i : 2 * pair;
+            bias = e.rope.bias ? e.rope.bias[row] : 0;
+            other_bias = e.rope.bias ? e.rope.bias[row + (halves ? half : 1)] : 0;
+            cosine = 1;
+            sine = 0;
+            if (active && e.rope.style != SV_ROPE_NONE && head < e.v.heads + e.v.kv_heads) {
+                sincosf(pos * e.rope.inv_freq[i], &sine, &cosine);
+                cosine *= e.rope.scale;
+                sine *= e.rope.scale;
+            }
+        }
+
+        __device__ __forceinline__ void finish(const gemv_qkv &e, const gemm &, float first,
+                                               float other)
+        {
+            if (!active)
+                return;
+            const session_view &v = e.v;
+            const float x = fmaf(first, scale, bias), y = fmaf(other, scale, other_bias);
+            const float f = second ? y * cosine + x * sine : x * cosine - y * sine;
+            const uint32_t half = v.head_dim / 2, in_head = e.rope.style == SV_ROPE_HALF
+                                                                ? i + second * half
+                                                                : 2 * i + second;
+            if (head < v.heads) {
+                e.q[((uint64_t)t * v.heads + head) * v.head_dim + in_head] = __float2bfloat16(f);
+                return;
+            }
+            const bool is_k = head < v.heads + v.kv_heads;
+            const uint32_t kv = head - v.heads - (is_k ? 0 : v.kv_heads);
+            const uint64_t at = slot + kv * v.head_dim + in_head;
+            void *to = is_k ? v.k : v.v;
+            if (v.kv_dtype == SV_F32)
+                ((float *)to)[at] = f;
+            else if (v.kv_dtype == SV_F16)
+                ((__half *)to)[at] = __float2half(f);
+            else
+                ((bf16 *)to)[at] = __float2bfloat16(f);
+        }
+    };
+};
