@@ -28,7 +28,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LIST_MAX = 16, STEPS_MAX = 4096, TTFT_ROUNDS = 5, WARM_STEPS = 4 };
+enum { LIST_MAX = 16, STEPS_MAX = 4096, TTFT_ROUNDS = 5, WARM_STEPS = 4, WARM_SHARE = 16 };
 
 static const struct peer {
     const char *label;       // of -l
@@ -127,7 +127,7 @@ static void add(uint32_t number, uint32_t n, uint32_t tokens, bool *started)
     for (uint32_t i = 0; i < n; i++)
         ids[i] = work_id(&run.work, number, i);
     *started = false;
-    inside_add(&run.in, ids, n, tokens, started);
+    inside_add(&run.in, ids, n, tokens, 0, started);
     free(ids);
 }
 
@@ -188,7 +188,6 @@ static void print_steps(const struct peer *peer)
     for (uint32_t i = 0; i < run.n_batch; i++) {
         uint32_t n = run.batch[i];
         double mean, s;
-        step_s(n, &mean); // captures its graph
         s = step_s(n, &mean);
         double floor = floor_s(1, n, (double)n * (run.context + run.tokens / 2.0));
         printf("%-14s %6u %9.3f %9.3f %9.3f %6.1f%%", "", n, 1e3 * s, 1e3 * mean, 1e3 * floor,
@@ -245,7 +244,7 @@ static void start_job(uint32_t i)
         ids[k] = work_id(&run.work, i, k);
     o->prompt = j->prompt;
     o->sent_ns = (uint64_t)(inside_now() * 1e9);
-    inside_add(&run.in, ids, j->prompt, j->output, o);
+    inside_add(&run.in, ids, j->prompt, j->output, 0, o);
     free(ids);
 }
 
@@ -261,9 +260,12 @@ static double list_floor_s(double steps)
     return floor_s(steps, tokens, context);
 }
 
-static void run_list(void)
+// The first n requests of the list.
+static void run_list(uint32_t n, FILE *table)
 {
     struct score *s = &run.score;
+    uint32_t whole_n = run.work.n;
+    run.work.n = n;
     double begin = inside_now();
     uint32_t sent = 0;
     uint64_t steps = engine_stats(run.in.engine)->steps;
@@ -279,17 +281,18 @@ static void run_list(void)
     }
     steps = engine_stats(run.in.engine)->steps - steps;
     double whole = (double)(s->end_ns - s->begin_ns) * 1e-9, floor = list_floor_s((double)steps);
-    score_header(stdout);
-    score_row(s, run.label, stdout);
-    printf("%llu steps of %.2f ms, floor %.2f ms, share %.1f %%; %llu preemptions\n",
-           (unsigned long long)steps, 1e3 * whole / (double)steps, 1e3 * floor / (double)steps,
-           100 * floor / whole, (unsigned long long)engine_stats(run.in.engine)->preemptions);
-    FILE *f = run.out ? fopen(run.out, "a") : NULL;
+    score_header(table);
+    score_row(s, run.label, table);
+    fprintf(table, "%llu steps of %.2f ms, floor %.2f ms, share %.1f %%; %llu preemptions\n",
+            (unsigned long long)steps, 1e3 * whole / (double)steps, 1e3 * floor / (double)steps,
+            100 * floor / whole, (unsigned long long)engine_stats(run.in.engine)->preemptions);
+    FILE *f = run.out && n == whole_n ? fopen(run.out, "a") : NULL;
     if (f) {
         score_json(s, run.label, f);
         fclose(f);
     }
     score_finish(s);
+    run.work.n = whole_n;
 }
 
 /* ---- main ---- */
@@ -402,10 +405,9 @@ static void size_for_list(void)
         uint32_t all = run.work.jobs[i].prompt + run.work.jobs[i].output;
         longest = all > longest ? all : longest;
     }
-    run.o.max_seqs = run.o.max_seqs ? run.o.max_seqs : 256;
+    run.o.max_seqs = run.o.max_seqs ? run.o.max_seqs : 1024;
     run.o.max_waiting = run.work.n;
     run.o.max_context = longest + SV_BLOCK;
-    run.o.kv_tokens = run.o.kv_tokens ? run.o.kv_tokens : (uint64_t)run.work.n * 512;
     run.o.on_token = on_list_token;
 }
 
@@ -421,8 +423,8 @@ int main(int argc, char **argv)
     fprintf(stderr, "llm_step: %s; loaded in %.2f s\n", run.in.k->about(run.in.dev), run.in.load_s);
     const struct peer *peer = peer_of(run.label);
     if (run.lengths) {
-        run_list(); // records what is recorded once
-        run_list();
+        run_list(run.work.n / WARM_SHARE + 1, stderr); // makes what is made once
+        run_list(run.work.n, stdout);
     } else {
         print_steps(peer);
         print_first_tokens(peer);

@@ -15,7 +15,7 @@ packed_max=$((40 << 20)) # bytes
 system='^(linux-vdso|ld-linux-.*|libc|libm|libpthread|libdl|librt)\.so(\.|$)'
 cuda='^(libcuda|libcublasLt|libnvidia-.*)\.so(\.|$)'
 
-version=$("$build/salver" --version | sed 's/.* //')
+version=$("$build/salver" --version | awk '{ print $2 }')
 name=salver-$version-linux-$(uname -m)
 folder=$out/$name
 rm -rf "$folder" "$folder.tar.gz"
@@ -49,6 +49,6 @@ cp -r configs "$folder/share/salver/"
 tar -C "$out" --owner=0 --group=0 --sort=name -cf - "$name" | gzip -9 >"$folder.tar.gz"
 bytes=$(wc -c <"$folder.tar.gz")
 [ "$bytes" -le $packed_max ] || { echo "dist: $folder.tar.gz has $bytes bytes; at most $packed_max" >&2; exit 1; }
-glibc=$(find "$folder" -type f -name '*.so*' -o -path '*/bin/*' -type f | xargs objdump -T 2>/dev/null |
+glibc=$(find "$folder" -type f \( -name "*.so*" -o -path "*/bin/*" \) -exec objdump -T {} + 2>/dev/null |
     grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
 echo "$folder.tar.gz: $((bytes >> 10)) KiB, needs $glibc"

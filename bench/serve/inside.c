@@ -10,6 +10,7 @@
 #include <time.h>
 
 enum { KV_ELEMENT = 2 }; // bytes: bf16
+#define ROOM_SHARE 0.9   // as the plugin's gpu_memory_utilization
 
 static void die(const char *what, const char *why)
 {
@@ -55,6 +56,22 @@ static const sv_kernels *load_kernels(const char *path)
     return k;
 }
 
+// Bytes of KV cache beside weights and state.
+static uint64_t kv_bytes(const struct inside *in, const struct inside_options *o,
+                         const struct model_memory *memory)
+{
+    uint64_t most = (uint64_t)o->max_seqs * (o->max_context + SV_BLOCK),
+             room = in->k->room(in->dev);
+    uint64_t wanted =
+        memory->block * (((o->kv_tokens ? o->kv_tokens : most) + SV_BLOCK - 1) / SV_BLOCK);
+    if (o->kv_tokens || room == UINT64_MAX)
+        return wanted;
+    uint64_t taken = memory->weights + memory->state, ours = (uint64_t)(ROOM_SHARE * (double)room);
+    if (ours < taken + memory->block)
+        die(o->model, "the device has no room for it");
+    return ours - taken < wanted ? ours - taken : wanted;
+}
+
 static void load(struct inside *in, const struct inside_options *o, struct model_memory *memory)
 {
     struct err err;
@@ -64,16 +81,15 @@ static void load(struct inside *in, const struct inside_options *o, struct model
                              .max_seqs = o->max_seqs,
                              .max_rows = o->max_seqs,
                              .max_context = o->max_context,
-                             .kv_dtype = SV_BF16,
-                             .kv_bytes = 1 << 30};
+                             .kv_dtype = SV_BF16};
     if (model_open(o->model, &in->model, &err) < 0 || model_check(in->model, &err) < 0 ||
         model_plan(in->model, in->k, &dev, &l, memory, &err) < 0)
         die(o->model, err.msg);
-    l.kv_bytes = memory->block * ((o->kv_tokens + SV_BLOCK - 1) / SV_BLOCK);
-    if (model_plan(in->model, in->k, &dev, &l, memory, &err) < 0)
-        die(o->model, err.msg);
     if (in->k->open(&dev, &in->dev, why) < 0)
         die(o->kernels, why);
+    l.kv_bytes = kv_bytes(in, o, memory);
+    if (model_plan(in->model, in->k, &dev, &l, memory, &err) < 0)
+        die(o->model, err.msg);
     double from = inside_now();
     if (model_load(in->model, in->k, in->dev, &dev, &l, NULL, NULL, &err) < 0)
         die(o->model, err.msg);
@@ -109,7 +125,8 @@ void inside_close(struct inside *in)
     in->k->close(in->dev);
 }
 
-void inside_add(struct inside *in, const int32_t *ids, uint32_t n, uint32_t max_tokens, void *user)
+void inside_add(struct inside *in, const int32_t *ids, uint32_t n, uint32_t max_tokens,
+                uint32_t logprobs, void *user)
 {
     struct err err;
     struct seq *seq;
@@ -117,7 +134,7 @@ void inside_add(struct inside *in, const int32_t *ids, uint32_t n, uint32_t max_
         .prompt = ids,
         .n_prompt = n,
         .max_tokens = max_tokens,
-        .sampling = {.size = sizeof p.sampling, .top_p = 1, .repetition = 1},
+        .sampling = {.size = sizeof p.sampling, .top_p = 1, .repetition = 1, .logprobs = logprobs},
         .user = user};
     if (engine_add(in->engine, &p, &seq, &err) < 0)
         die("engine", err.msg);

@@ -11,7 +11,7 @@ struct inside_options {
     const char *kernels, *model; // kernels_cuda.so, a folder or .gguf file
     bool dummy;                  // the folder has no weights: random ones
     uint32_t max_seqs, max_waiting, max_tokens /* of a step */, max_context;
-    uint64_t kv_tokens; // that the cache holds
+    uint64_t kv_tokens; // that the cache holds; 0: what ROOM_SHARE of the device's memory leaves
     engine_on_token *on_token;
 };
 
@@ -35,7 +35,8 @@ struct inside {
 // Ends the program with a word on failure.
 void inside_open(struct inside *in, const struct inside_options *o);
 void inside_close(struct inside *in);
-// Greedy, no stop. ids are copied.
-void inside_add(struct inside *in, const int32_t *ids, uint32_t n, uint32_t max_tokens, void *user);
+// Greedy, no stop; logprobs as sv_sampling's. ids are copied.
+void inside_add(struct inside *in, const int32_t *ids, uint32_t n, uint32_t max_tokens,
+                uint32_t logprobs, void *user);
 void inside_step(struct inside *in);
 double inside_now(void); // seconds

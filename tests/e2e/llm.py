@@ -4,7 +4,6 @@ tests/data: 320 tokens, two layers, its text is nonsense."""
 
 import json
 
-import openai
 from harness import BUILD, REPO
 
 DATA = REPO / "tests" / "data" / "llm"
@@ -32,6 +31,8 @@ def options(name="tiny", ready="v1/models"):
 
 
 def client(server, **more):
+    import openai  # not on every machine that has a GPU
+
     return openai.OpenAI(
         base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0, **more
     )

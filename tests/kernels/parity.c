@@ -100,7 +100,7 @@ static void open_model(struct bench *b, const char *path)
                              .max_seqs = SEQS,
                              .max_rows = TOKENS,
                              .max_context = CONTEXT,
-                             .kv_dtype = SV_F32,
+                             .kv_dtype = strcmp(b->k->name, "cuda") == 0 ? SV_BF16 : SV_F32,
                              .kv_bytes = 16 << 20};
     if (b->k->open(&o, &b->dev, why) < 0)
         die("open", why);

@@ -1,0 +1,328 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that needs a GPU, on a machine that has one and none of our libraries: checks and times, section by
+# section. Before, where it was built: bench/cuda/pack.sh, which leaves build/device.tar.xz.
+#   bench/cuda/run.sh SECTION...
+#     limits    what the machine gives: bandwidth, launches, cuBLASLt         10 s
+#     check     tests/cuda/*, the kernels alone                               60 s
+#     parity    logits and greedy tokens beside transformers, tiny and real   90 s
+#     crowd     a sequence alone and among 256                                60 s
+#     e2e       tests/e2e/test_llm_gpu.py                                     90 s
+#     sanitize  compute-sanitizer over tests/cuda/* at small shapes          180 s
+#     kernels   bench/cuda/*                                                  90 s
+#     torch     bench/cuda/*_torch.py, the references                         60 s
+#     step      whole steps and first tokens of four models                  150 s
+#     serve     1,000 requests through HTTP and without, at several rates    330 s
+#     start     from exec to the first token, weights in the page cache       90 s
+#     soak      SOAK_SECONDS (480) at 90 % load with cancels                 520 s
+# A section that the time left (SECONDS_MAX, 570) does not hold is left out and says so. stdout gets a short table of
+# each section, $OUT/logs.tar.gz all they said. Exits 1 when one printed FAILED.
+# Environment: DEVICE_BUILD (build/device, unpacked beside its archive), OUT, SECONDS_MAX, SOAK_SECONDS, SOAK_MODEL, MODELS ("name ..." of step and
+# serve), DEVICE (cuda; cpu: to try the script where there is no GPU).
+set -u
+
+cd "$(dirname "$0")/../.." || exit
+build=$PWD/${DEVICE_BUILD:-build/device}
+OUT=${OUT:-$PWD/build/device-out}
+DEVICE=${DEVICE:-cuda}
+SECONDS_MAX=${SECONDS_MAX:-570}
+SOAK_SECONDS=${SOAK_SECONDS:-480}
+RATE_SECONDS=${RATE_SECONDS:-10}
+work=/tmp/salver-device
+out=$work/logs
+port=18890
+kernels=$build/plugins/llm/kernels_$DEVICE.so
+lengths=bench/data/sharegpt_like_lengths.json
+server=
+mkdir -p "$OUT" "$out"
+if [ -e "$build.tar.xz" ]; then
+    rm -rf "$build"
+    tar -C "$(dirname "$build")" -xJf "$build.tar.xz" || exit 2
+fi
+
+say() { printf '%s\n' "$*"; }
+bad() { say "FAILED: $*"; }
+left() { echo $((SECONDS_MAX - SECONDS)); }
+# Runs a command within so many seconds and what is left.
+within() {
+    local most=$1 rest
+    shift
+    rest=$(left)
+    [ "$rest" -gt 1 ] || return 124
+    timeout -k 5 "$((most < rest ? most : rest))" "$@"
+}
+
+# cuBLASLt: the system's, NVIDIA's installer's, a Python wheel's.
+find_cublas() {
+    local folder
+    ldconfig -p | grep -q 'libcublasLt.so.13' && return
+    for folder in /usr/local/cuda/lib64 $(python3 -c 'import site; print(*site.getsitepackages())')/nvidia/cu13/lib; do
+        [ -e "$folder/libcublasLt.so.13" ] || continue
+        export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+        return
+    done
+    say "no libcublasLt.so.13 found"
+}
+
+tests() { find "$build/tests" -name 'cuda_*' -type f | sort; }
+
+# ---- the machine ----
+
+measure_limits() {
+    [ -s "$out/limits.log" ] || within 60 "$build/bench/cuda/limits" >"$out/limits.log" 2>&1
+    read_rate=$(sed -n 's/^limits: .* read \([0-9.]*\) TB.*/\1/p' "$out/limits.log")
+    matmul_rate=$(awk '/^cuBLASLt 8192/ { for (i = 1; i < NF; i++) if ($(i + 1) == "F") print $i }' "$out/limits.log")
+    : "${read_rate:=3.09}" "${matmul_rate:=780}"
+}
+
+limits() {
+    [ "$DEVICE" = cuda ] && nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,temperature.gpu --format=csv,noheader
+    cat "$out/limits.log"
+}
+
+# ---- checks ----
+
+check() {
+    local test name
+    for test in $(tests); do
+        name=$(basename "$test")
+        within 120 "$test" >"$work/$name.log" 2>&1
+        local rc=$?
+        { echo "== $name: $rc"; cat "$work/$name.log"; } >>"$out/check.log"
+        say "$name: $([ $rc = 0 ] && echo good || echo "FAILED ($rc)"); $(tail -n 1 "$work/$name.log")"
+        [ $rc = 0 ] || grep -iE 'fail|error|nan' "$work/$name.log" | head -n 12
+    done
+}
+
+# name folder: a config folder of a real shape with a tokenizer.
+make_shape() {
+    [ -e "$work/$1/config.json" ] || python3 bench/make_shape.py "$1" "$work/$1" >>"$out/shapes.log" 2>&1 ||
+        say "make_shape $1: $(tail -n 1 "$out/shapes.log")"
+}
+
+# The same with weights in it.
+make_weights() {
+    make_shape "$1"
+    [ -e "$work/$1/model.safetensors" ] || within 120 python3 bench/make_weights.py "$work/$1" >>"$out/shapes.log" 2>&1 ||
+        say "make_weights $1: $(tail -n 1 "$out/shapes.log")"
+}
+
+parity() {
+    local models=() name
+    for name in tests/data/llm/tiny-*/; do models+=("${name%/}"); done
+    for name in llama-3.2-1b qwen3-0.6b qwen2.5-0.5b; do
+        make_weights $name
+        models+=("$work/$name")
+    done
+    within 240 python3 tests/kernels/judge.py "$build/tests/logits" "$kernels" "${models[@]}" >"$out/parity.log" 2>&1 ||
+        bad parity
+    grep -E 'error|judge|Error' "$out/parity.log" | tail -n 20
+}
+
+crowd() {
+    local name
+    for name in tests/data/llm/tiny-llama tests/data/llm/tiny-qwen3 "$work/qwen3-0.6b" "$work/llama-3.2-1b"; do
+        [ -e "$name/config.json" ] || make_weights "$(basename "$name")"
+        echo "== $name" >>"$out/crowd.log"
+        within 120 "$build/tests/crowd" "$kernels" "$name" >"$work/crowd.log" 2>&1 || bad "crowd $name"
+        cat "$work/crowd.log" >>"$out/crowd.log"
+        say "$(basename "$name"): $(grep '^crowd' "$work/crowd.log" | sed 's/^crowd: //' | paste -sd ';')"
+    done
+}
+
+e2e() {
+    SALVER_BUILD=$build within 240 python3 -m pytest -x -c tests/pytest.ini tests/e2e/test_llm_gpu.py >"$out/e2e.log" 2>&1 || bad e2e
+    tail -n 4 "$out/e2e.log"
+}
+
+sanitize_one() { # tool test
+    local log
+    log=$work/sanitize-$1-$(basename "$2").log
+    timeout -k 5 "$3" compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$2" small >"$log" 2>&1
+    echo "$? $1 $(basename "$2") $(grep -E 'SUMMARY' "$log" | tail -n 1)"
+}
+export -f sanitize_one
+export work
+
+sanitize() {
+    local tool test most log
+    most=$(left)
+    [ "$most" -gt 240 ] && most=240
+    for tool in memcheck initcheck synccheck racecheck; do
+        for test in $(tests); do echo "$tool $test $most"; done
+    done | within "$most" xargs -P 12 -L 1 bash -c 'sanitize_one "$@"' - | sort -k 2 | while read -r rc rest; do
+        case $rc in
+        0) say "$rest" ;;
+        124 | 137) say "$rest: no end in $most s" ;;
+        *) say "$rest: FAILED ($rc)" ;;
+        esac
+    done
+    for log in "$work"/sanitize-*.log; do echo "== $log"; head -c 20000 "$log"; done >"$out/sanitize.log"
+}
+
+# ---- times ----
+
+kernels() {
+    local program
+    for program in "$build"/bench/cuda/*; do
+        case $program in */limits) continue ;; esac
+        within 120 "$program" 2>&1 || bad "bench $(basename "$program")"
+    done
+}
+
+torch() {
+    local script
+    for script in bench/cuda/*_torch.py; do
+        within 120 python3 "$script" 2>&1 || say "$script: failed"
+    done
+}
+
+label_of() {
+    case $1 in
+    llama-3.2-1b) echo Llama-3.2-1B ;;
+    llama-3.1-8b) echo Llama-3.1-8B ;;
+    qwen3-0.6b) echo Qwen3-0.6B ;;
+    qwen2.5-7b) echo Qwen2.5-7B ;;
+    esac
+}
+
+in_process() { # name, seconds, more options
+    local name=$1 most=$2
+    shift 2
+    within "$most" "$build/bench/llm_step" -k "$kernels" -m "$work/$name" -D \
+        -l "$(label_of "$name")" -R "$read_rate" -F "$matmul_rate" "$@" 2>>"$out/llm_step.log"
+}
+
+step() {
+    local name
+    for name in ${MODELS:-llama-3.2-1b qwen3-0.6b llama-3.1-8b qwen2.5-7b}; do
+        make_shape "$name"
+        in_process "$name" 100 -b 1,8,64,256 -p 128,1024,8192 || bad "step $name"
+    done
+}
+
+# Starts a server of $work/NAME; more words are `key: value` lines of its config. Sets server.
+start_server() {
+    local name=$1 line
+    shift
+    cat >"$work/app.yaml" <<END
+http_options: {host: 127.0.0.1, port: $port}
+applications:
+  - name: llm
+    route_prefix: /
+    plugin: llm
+    deployments:
+      - name: model
+        max_ongoing_requests: 2048
+        config:
+          model: $work/$name
+          device: $DEVICE
+$(for line in "$@"; do echo "          $line"; done)
+END
+    rm -rf "$work/state"
+    "$build/salver" serve "$work/app.yaml" --state "$work/state" \
+        --plugins "$build/plugins" >>"$out/server.log" 2>&1 &
+    server=$!
+    trap 'kill $server 2>/dev/null' EXIT
+    echo '[[3, 2]]' >"$work/one.json"
+    while kill -0 $server 2>/dev/null && [ "$(left)" -gt 1 ]; do
+        within 60 "$build/bench/llm_serve" -p $port -w "$work/one.json" -v 5-100 >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    tail -n 5 "$out/server.log"
+    return 1
+}
+
+stop_server() {
+    kill $server 2>/dev/null
+    wait $server
+    trap - EXIT
+}
+
+load() { # label, seconds, more options
+    local label=$1 most=$2
+    shift 2
+    within "$most" "$build/bench/llm_serve" -p $port -w $lengths -v 10-100000 \
+        -l "$label" -o "$out/serve.json" "$@" 2>>"$out/llm_serve.log" | sed -n '2,$p'
+    return "${PIPESTATUS[0]}"
+}
+
+# requests a second of the last line of serve.json
+last_rate() { tail -n 1 "$out/serve.json" | sed 's/.*"request_throughput":\([0-9.]*\).*/\1/'; }
+
+serve() {
+    local name label whole engine share rate
+    say "                               req/s out tok/s all tok/s    TTFT p50/p99  TPOT p50/p99   ITL p50/p99 tok/ev failed"
+    for name in ${MODELS:-qwen3-0.6b llama-3.2-1b llama-3.1-8b}; do
+        label=$(label_of "$name")
+        make_shape "$name"
+        start_server "$name" "load_format: dummy" || { bad "serve $name"; stop_server; continue; }
+        load "warm" 60 -n 64 >/dev/null
+        load "$label, http" 90 || bad "serve $name"
+        whole=$(last_rate)
+        for share in 0.25 0.5 0.9; do
+            rate=$(awk "BEGIN { print $whole * $share }")
+            load "$label, http, $rate/s" 60 -r "$rate" -n "$(awk "BEGIN { print int($rate * $RATE_SECONDS) + 1 }")" ||
+                bad "serve $name at $rate/s"
+        done
+        stop_server
+        in_process "$name" 90 -w $lengths -o "$out/serve.json" | sed -n '2,$p'
+        engine=$(last_rate)
+        say "$label: http has $(awk "BEGIN { printf \"%.1f\", 100 * $whole / $engine }") % of the engine's requests/s"
+    done
+}
+
+start() {
+    local name
+    for name in qwen3-0.6b llama-3.1-8b; do
+        make_weights "$name"
+        cat "$work/$name"/*.safetensors >/dev/null # into the page cache
+        within 100 python3 bench/cuda/first_token.py "$build" "$work/$name" "$out/first_token-$name.log" || bad "start $name"
+    done
+}
+
+soak() {
+    local name=${SOAK_MODEL:-llama-3.2-1b} rate n seconds
+    seconds=$(($(left) - 25 < SOAK_SECONDS ? $(left) - 25 : SOAK_SECONDS))
+    make_shape "$name"
+    start_server "$name" "load_format: dummy" || { bad soak; stop_server; return; }
+    load "warm" 60 -n 64 >/dev/null
+    load "$name, all at once" 60 || bad soak
+    rate=$(awk "BEGIN { print 0.9 * $(last_rate) }")
+    seconds=$((seconds < $(left) - 15 ? seconds : $(left) - 15))
+    n=$(awk "BEGIN { print int($rate * $seconds) }")
+    python3 bench/cuda/watch.py $server 5 >"$out/watch.log" 2>&1 &
+    local watch=$!
+    load "$name, $rate/s, cancels" $((seconds + 40)) -r "$rate" -n "$n" -x 0.1 -S 30 >"$out/soak.log" || bad soak
+    kill $watch
+    wait $watch 2>/dev/null
+    stop_server
+    cat "$out/soak.log"
+    head -n 1 "$out/watch.log"
+    awk 'NR > 1 && (NR - 2) % 12 == 0' "$out/watch.log"
+    tail -n 1 "$out/watch.log"
+}
+
+# ---- main ----
+
+find_cublas
+measure_limits
+failed=
+for section in "$@"; do
+    case $section in
+    limits | check | parity | crowd | e2e | sanitize | kernels | torch | step | serve | start | soak) ;;
+    *) say "no section '$section'"; exit 2 ;;
+    esac
+    if [ "$(left)" -lt 20 ]; then
+        say "== $section: left out, $(left) s are left"
+        continue
+    fi
+    begun=$SECONDS
+    say "== $section"
+    $section 2>&1 | tee "$out/$section.txt"
+    grep -q FAILED "$out/$section.txt" && failed="$failed $section"
+    say "-- $section took $((SECONDS - begun)) s"
+    tar -C "$work" -czf "$OUT/logs.tar.gz" logs
+done
+say "${failed:+FAILED:$failed}${failed:-all good}, $SECONDS s"
+[ -z "$failed" ]
