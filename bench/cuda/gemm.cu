@@ -9,6 +9,7 @@
  * sizes.
  */
 #include "bench/cuda/timing.h"
+#include "kernels/cuda/gemm_state.h"
 #include "kernels/cuda/program.h"
 
 #include <cstring>
@@ -16,7 +17,7 @@
 
 namespace
 {
-enum { X_MOST = 8192, PROJECTIONS = 5, LAYER = 4, LARGE_CALLS = 3 };
+enum { X_MOST = 8192, PROJECTIONS = 5, LAYER = 4, LARGE_CALLS = 3, PAUSE = 10000 };
 
 struct projection {
     const char *name;
@@ -188,27 +189,89 @@ void bench_projection(const activations &a, const model &mo, const projection &p
     timing::must(cudaFree(w), "cudaFree");
 }
 
-void bench_layer(const activations &a, const model &mo, const std::vector<uint32_t> &sizes,
-                 const std::vector<double> &reference)
+// Weights of copies of a layer, in succession.
+struct layer_weights {
+    uint64_t at[LAYER + 1]; // of each projection, in elements; of all
+    size_t copies;
+    bf16 *w;
+};
+
+layer_weights make_layer(const model &mo)
 {
-    uint64_t at[LAYER + 1] = {};
+    layer_weights l = {};
     for (int i = 0; i < LAYER; i++) {
-        at[i + 1] = at[i] + weight_rows(mo.of[i]) * mo.of[i].k;
+        l.at[i + 1] = l.at[i] + weight_rows(mo.of[i]) * mo.of[i].k;
     }
-    const uint64_t elements = at[LAYER];
-    const size_t copies = copies_beyond_l2(2 * elements);
-    bf16 *w = random_bf16(copies * elements, 12, 0.02f);
+    l.copies = copies_beyond_l2(2 * l.at[LAYER]);
+    l.w = random_bf16(l.copies * l.at[LAYER], 12, 0.02f);
+    return l;
+}
+
+__global__ void pause()
+{
+    let_next_start();
+    wait_previous();
+    const long long begin = clock64();
+    while (clock64() - begin < PAUSE) {
+    }
+}
+
+void run_layer(const activations &a, const model &mo, const layer_weights &l, int turn, uint32_t m,
+               bool paused, cudaStream_t q)
+{
+    const bf16 *w = l.w + (uint64_t)turn % l.copies * l.at[LAYER];
+    for (int i = 0; i < LAYER; i++) {
+        timing::must(gemm_run(dev, a.v, gemm_of(a, mo.of[i], w + l.at[i], m), q), "gemm_run");
+        if (i == 0 && paused) {
+            timing::must(enqueue(pause, dim3(132), dim3(128), 0, q), "pause");
+        }
+    }
+}
+
+void bench_layer(const activations &a, const model &mo, const layer_weights &l,
+                 const std::vector<uint32_t> &sizes, const std::vector<double> &reference)
+{
     for (size_t i = 0; i < sizes.size(); i++) {
         const uint32_t m = sizes[i];
-        const double s = seconds_of([&](int turn, cudaStream_t q) {
-            for (int j = 0; j < LAYER; j++) {
-                const bf16 *of_j = w + (uint64_t)turn % copies * elements + at[j];
-                timing::must(gemm_run(dev, a.v, gemm_of(a, mo.of[j], of_j, m), q), "gemm_run");
-            }
-        });
+        const double s =
+            seconds_of([&](int turn, cudaStream_t q) { run_layer(a, mo, l, turn, m, false, q); });
         const std::string name = std::string(mo.name) + " layer M=" + std::to_string(m);
-        table_row(name.c_str(), s, 2.0 * (double)elements, 2.0 * (double)elements * m,
+        table_row(name.c_str(), s, 2.0 * (double)l.at[LAYER], 2.0 * (double)l.at[LAYER] * m,
                   reference[i]);
+    }
+}
+
+void bench_ahead(const activations &a, const model &mo, const layer_weights &l)
+{
+    const uint32_t usual = dev->gemm->ahead;
+    for (uint32_t m : {1u, 8u}) {
+        for (uint32_t kib : {0u, 32u, 64u, 128u, 256u}) {
+            dev->gemm->ahead = kib << 10;
+            const double s = seconds_of(
+                [&](int turn, cudaStream_t q) { run_layer(a, mo, l, turn, m, true, q); });
+            const std::string name = std::string(mo.name) +
+                                     " layer with a pause M=" + std::to_string(m) + " ahead " +
+                                     std::to_string(kib) + " KiB";
+            table_row(name.c_str(), s, 2.0 * (double)l.at[LAYER], 0, 0);
+        }
+    }
+    dev->gemm->ahead = usual;
+}
+
+// What the tensor cores would make of few tokens.
+void bench_skinny(const activations &a, const model &mo)
+{
+    const projection &p = mo.of[LAYER - 1];
+    const size_t copies = copies_of(p);
+    bf16 *w = random_bf16(copies * weight_rows(p) * p.k, 13, 0.02f);
+    for (uint32_t m : {1u, 2u, 4u}) {
+        const double s = seconds_of([&](int turn, cudaStream_t q) {
+            const gemm g = gemm_of(a, p, w + (uint64_t)turn % copies * p.n * p.k, m);
+            timing::must(skinny_run(dev, g, q), "skinny_run");
+        });
+        const std::string name =
+            std::string(mo.name) + " " + p.name + " M=" + std::to_string(m) + " on tensor cores";
+        table_row(name.c_str(), s, weight_bytes_of(p), 0, 0);
     }
     timing::must(cudaFree(w), "cudaFree");
 }
@@ -235,7 +298,11 @@ int main(int argc, char **argv)
         for (const projection &p : mo.of) {
             bench_projection(a, mo, p, few, &reference);
         }
-        bench_layer(a, mo, few, reference);
+        const layer_weights layer = make_layer(mo);
+        bench_layer(a, mo, layer, few, reference);
+        bench_ahead(a, mo, layer);
+        timing::must(cudaFree(layer.w), "cudaFree");
+        bench_skinny(a, mo);
         if (quick) {
             break;
         }

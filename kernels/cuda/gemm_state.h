@@ -41,7 +41,7 @@ enum { LT_PLANS = 512 }; // then the oldest goes: five shapes in SV_BUCKETS_MAX 
 
 struct gemm_state {
     gemm_split split;
-    uint32_t ahead; // bytes that a CTA asks into the L2 beyond its ring, before wait_previous()
+    uint32_t ahead; // bytes that a CTA asks into the L2 beyond its ring; a multiple of 4096
     uint32_t n_plans, oldest;
     lt_plan *plans[LT_PLANS]; // owned
 };

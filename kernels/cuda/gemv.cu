@@ -85,11 +85,16 @@ struct gemv_stream {
     {
         if (threadIdx.x % 32 != 0 || pair >= last || pair == w.single || w.ahead == 0)
             return;
-        const uint32_t rows = w.stride == g.k ? min(run, last - pair) : 1; // in succession
-        const uint64_t some = (uint64_t)rows * g.k - step * STEP;
-        const uint32_t bytes = some < w.ahead / 4 ? 2 * (uint32_t)some : w.ahead / 2;
-        fetch_ahead(at, bytes);
-        fetch_ahead(at + w.gap, bytes);
+        if (w.gap == g.k && step == 0) { // pair after pair
+            const uint64_t rows = 2 * (last - pair) - (last - 1 == w.single);
+            fetch_ahead(at, (uint32_t)min(rows * g.k * sizeof(bf16), (uint64_t)w.ahead));
+            return;
+        }
+        const uint64_t rows = w.gap == g.k ? 1 : min(run, last - pair),
+                       bytes =
+                           min((rows * g.k - step * STEP) * sizeof(bf16), (uint64_t)w.ahead / 2);
+        fetch_ahead(at, (uint32_t)bytes);
+        fetch_ahead(at + w.gap, (uint32_t)bytes);
     }
 };
 
