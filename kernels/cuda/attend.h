@@ -6,16 +6,16 @@
  *
  * Tile     rows of D elements of 2 bytes; the 16-byte pieces of row r lie at piece ^ (r & 7), so
  *          that eight rows of one column are in different banks.
- * Pages    KV is [layer][block][SV_BLOCK][kv_heads][head_dim]; a tile of SV_BLOCK keys is one
- * block. Order    tables of a step (session_view: work, decode, seqs, tiles, page_table) are
- * complete before any kernel after the first one starts (schedule.cu), so they may be read before
- *          wait_previous(), past the L1 cache. Q, K and V may not.
+ * Pages    KV is [layer][block][SV_BLOCK][kv_heads][head_dim]; a tile of keys is whole blocks.
+ * Order    what schedule.cu writes (session_view: jobs, decode, seqs, tiles, page_table) is
+ *          complete before any later kernel starts, so it may be read before wait_previous(), past
+ *          the L1 cache. Q, K and V may not.
  */
 #include "cuda/program.h"
 
 #include <cuda_fp16.h>
 
-enum { WARP = 32, ROWS = 16, WIDE = 16 }; // lanes; rows of one product; bytes of one copy
+enum { WARP = 32, ROWS = 16 }; // lanes; rows of one product
 
 struct attend_args {
     const bf16 *q;

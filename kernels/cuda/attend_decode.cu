@@ -15,121 +15,10 @@
  * order    of the keys within a warp's range; the ranges depend on the batch, not on timing
  * oracle   tests/cuda/attend.cu
  */
-#include "cuda/attend.h"
+#include "cuda/attend_deal.h"
 #include "cuda/attend_merge.h"
 
 #include <algorithm>
-
-enum { NOBODY = -1 };
-
-template <int D> struct decode_shape {
-    enum {
-        WARPS = D == 256 ? 2 : 4,
-        STAGES = D == 64 ? 4 : 3,
-        TILE_BYTES = SV_BLOCK * 2 * D, // of K; as many of V follow
-        STAGE_BYTES = 2 * TILE_BYTES,
-        RING_BYTES = STAGES * STAGE_BYTES, // of a warp
-        SHARED_BYTES = WARPS * RING_BYTES,
-        TILES_LEAST = WARPS, // of a CTA: below, merging costs more than reading
-        PARTS = WARPS + 1    // that a CTA can leave: its warps' first ones and its last one
-    };
-};
-
-// Which tiles of keys a sequence of the step has in a layer with this window.
-struct span {
-    uint32_t token, tokens, slot, begin, end; // of keys
-    __device__ span(const int4 *at, uint32_t window)
-    {
-        int4 s = __ldcg(at);
-        token = (uint32_t)s.x;
-        tokens = (uint32_t)s.y;
-        slot = (uint32_t)s.z;
-        end = (uint32_t)s.w;
-        begin = first_key(end - tokens, window);
-    }
-    __device__ uint32_t first_tile() const
-    {
-        return begin / SV_BLOCK;
-    }
-    __device__ uint32_t tiles() const
-    {
-        return (end + SV_BLOCK - 1) / SV_BLOCK - first_tile();
-    }
-};
-
-// Ranges of tiles, numbered through all sequences of the step.
-template <int WARPS> struct deal {
-    uint32_t each, each_warp; // tiles of a CTA, of a warp
-    int32_t seq[WARPS];       // where each warp starts: NOBODY, or the sequence,
-    uint32_t offset[WARPS];   // which of its tiles,
-    uint32_t tiles[WARPS];    // how many tiles of its range are there,
-    uint32_t number[WARPS];   // and the number of the sequence's first tile
-    uint32_t sums[WARPS], most[WARPS];
-};
-
-template <int D>
-static __device__ void deal_out(const session_view &v, uint32_t n_seqs, uint32_t window,
-                                deal<decode_shape<D>::WARPS> *d)
-{
-    constexpr uint32_t WARPS = decode_shape<D>::WARPS, THREADS = WARPS * WARP;
-    uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    uint32_t strip = (n_seqs + THREADS - 1) / THREADS;
-    uint32_t from = min(threadIdx.x * strip, n_seqs), to = min(from + strip, n_seqs);
-    uint32_t mine = 0, most = 0;
-#pragma unroll 1
-    for (uint32_t i = from; i < to; i++) {
-        uint32_t tiles = span(v.decode + i, window).tiles();
-        mine += tiles;
-        most = max(most, tiles);
-    }
-    uint32_t sum = mine;
-    for (uint32_t o = 1; o < WARP; o <<= 1) {
-        uint32_t add = __shfl_up_sync(~0u, sum, o);
-        sum += lane >= o ? add : 0;
-        most = max(most, __shfl_xor_sync(~0u, most, o));
-    }
-    if (lane == WARP - 1) {
-        d->sums[warp] = sum;
-        d->most[warp] = most;
-    }
-    if (threadIdx.x < WARPS)
-        d->seq[threadIdx.x] = NOBODY;
-    __syncthreads();
-    uint32_t all = 0, before = sum - mine;
-    for (uint32_t w = 0; w < WARPS; w++) {
-        before += w < warp ? d->sums[w] : 0;
-        all += d->sums[w];
-        most = max(most, d->most[w]);
-    }
-    uint32_t groups = gridDim.x / v.kv_heads, group = blockIdx.x / v.kv_heads;
-    uint32_t each = max(max((all + groups - 1) / groups, (uint32_t)decode_shape<D>::TILES_LEAST),
-                        (most + MERGE_MOST - 2) / (MERGE_MOST - 1));
-    uint32_t each_warp = (each + WARPS - 1) / WARPS;
-    uint32_t first = group * each, last = min(first + each, all);
-    if (threadIdx.x == 0) {
-        d->each = each;
-        d->each_warp = each_warp;
-    }
-#pragma unroll 1
-    for (uint32_t w = 0; w < WARPS; w++) {
-        uint32_t x = first + w * each_warp;
-        if (x >= last || x < before || x >= before + mine)
-            continue;
-        uint32_t number = before;
-        for (uint32_t i = from; i < to; i++) {
-            uint32_t tiles = span(v.decode + i, window).tiles();
-            if (x < number + tiles) {
-                d->seq[w] = (int32_t)i;
-                d->offset[w] = x - number;
-                d->tiles[w] = min(each_warp, last - x);
-                d->number[w] = number;
-                break;
-            }
-            number += tiles;
-        }
-    }
-    __syncthreads();
-}
 
 // Copies the tiles of a warp's range into its ring, one after the other, through all sequences.
 template <class T, int D> struct reader {
@@ -362,81 +251,10 @@ template <class T, int D> struct finding {
     }
 };
 
-// Where CTA `cta` leaves its i-th part.
-template <int D> static __device__ float *part_of(const session_view &v, uint32_t cta, uint32_t i)
-{
-    return v.parts + ((uint64_t)cta * decode_shape<D>::PARTS + i) * part_floats(D);
-}
-
-/*
- * A sequence of which this CTA's warps left parts [at, at + n) (of them those that are not NULL):
- * the whole of it is written; what others have a share in is left for the last of them to write.
- */
-template <int D>
-static __device__ void
-conclude(const session_view &v, const attend_args &a, uint32_t head, uint32_t seq, uint32_t number,
-         const deal<decode_shape<D>::WARPS> &d, float *const *at, uint32_t n, merge_space *space)
-{
-    constexpr uint32_t WARPS = decode_shape<D>::WARPS;
-    span s(v.decode + seq, a.window);
-    uint32_t first = number / d.each, last = (number + s.tiles() - 1) / d.each;
-    uint32_t group = blockIdx.x / v.kv_heads, rows = s.tokens * (v.heads / v.kv_heads);
-    merge_output out = {a.out, s.token, rows, head, v.heads, v.heads / v.kv_heads, v.head_dim};
-    // A CTA's part that has its first tile is number 0, another number WARPS.
-    float *to = part_of<D>(v, blockIdx.x, number > group * d.each ? WARPS : 0);
-    if (n > 1 || at[0] != to) {
-        if (threadIdx.x < n)
-            space->at[threadIdx.x] = at[threadIdx.x];
-        __syncthreads();
-        merge<D, WARPS>(n, out, first < last ? to : NULL, space);
-    }
-    if (first == last)
-        return;
-    __shared__ bool is_last;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        uint32_t *ticket = v.tickets + (uint64_t)seq * v.kv_heads + head;
-        __threadfence();
-        is_last = atomicAdd(ticket, 1) == last - first;
-        if (is_last)
-            *ticket = 0;
-        __threadfence();
-    }
-    __syncthreads();
-    if (!is_last)
-        return;
-    uint32_t g = first + threadIdx.x;
-    static_assert(MERGE_MOST <= WARPS * WARP, "a thread a part");
-    if (g <= last)
-        space->at[threadIdx.x] =
-            part_of<D>(v, g * v.kv_heads + head, number > g * d.each ? WARPS : 0);
-    __syncthreads();
-    merge<D, WARPS>(last - first + 1, out, NULL, space);
-}
-
-// What the warps of a CTA left, in the order of the keys.
-template <int WARPS> struct parts {
-    float *at[2 * WARPS]; // a warp's first and last part, or NULL; after gather() without gaps
-    uint32_t seq[2 * WARPS], number[2 * WARPS], n;
-
-    __device__ void gather()
-    {
-        n = 0;
-#pragma unroll 1
-        for (uint32_t i = 0; i < 2 * WARPS; i++) {
-            if (!at[i])
-                continue;
-            at[n] = at[i];
-            seq[n] = seq[i];
-            number[n++] = number[i];
-        }
-    }
-};
-
 template <class T, int D>
 static __device__ void attend_range(const session_view &v, const attend_args &a, uint32_t head,
                                     const deal<decode_shape<D>::WARPS> &d, reader<T, D> &in,
-                                    char *ring, parts<decode_shape<D>::WARPS> *left)
+                                    char *ring, leftover (&left)[2 * decode_shape<D>::WARPS])
 {
     using shape = decode_shape<D>;
     uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -463,15 +281,18 @@ static __device__ void attend_range(const session_view &v, const attend_args &a,
             f.write(v, a, s, head, lane);
         } else {
             bool is_last = done == total; // then the ring is free
-            uint32_t i = 2 * warp + is_last;
+            uint32_t rows = s.tokens * (v.heads / v.kv_heads);
             float *to = is_last ? (float *)ring : part_of<D>(v, blockIdx.x, warp);
             __syncwarp();
-            f.leave(to, s.tokens * (v.heads / v.kv_heads), lane);
-            if (lane == 0) {
-                left->at[i] = to;
-                left->seq[i] = seq;
-                left->number[i] = number;
-            }
+            f.leave(to, rows, lane);
+            if (lane == 0)
+                left[2 * warp + is_last] = {to,
+                                            (int32_t)seq,
+                                            number / d.each,
+                                            (number + tiles - 1) / d.each,
+                                            number % d.each > 0,
+                                            s.token,
+                                            rows};
         }
         number += tiles;
         offset = 0;
@@ -487,11 +308,10 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS *WARP)
     static_assert(shape::RING_BYTES >= 4 * part_floats(D), "a part fits a ring");
     extern __shared__ __align__(128) char rings[];
     __shared__ deal<shape::WARPS> d;
-    __shared__ merge_space space;
-    __shared__ parts<shape::WARPS> left;
+    __shared__ leftover left[2 * shape::WARPS]; // a warp's first and last one
     uint32_t warp = threadIdx.x / WARP, head = blockIdx.x % v.kv_heads;
     if (threadIdx.x < 2 * shape::WARPS)
-        left.at[threadIdx.x] = NULL;
+        left[threadIdx.x].seq = NOBODY;
     deal_out<D>(v, __ldcg(v.jobs + JOB_DECODE), a.window, &d);
     char *ring = rings + warp * shape::RING_BYTES;
     reader<T, D> in(v, a, head, shared_address(ring));
@@ -504,16 +324,9 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS *WARP)
     for (uint32_t i = 0; i + 1 < shape::STAGES; i++)
         in.copy();
     let_next_start();
-    attend_range<T, D>(v, a, head, d, in, ring, &left);
+    attend_range<T, D>(v, a, head, d, in, ring, left);
     __syncthreads();
-    if (threadIdx.x == 0)
-        left.gather();
-    __syncthreads();
-    for (uint32_t i = 0, n; i < left.n; i += n) {
-        for (n = 1; i + n < left.n && left.seq[i + n] == left.seq[i]; n++)
-            ;
-        conclude<D>(v, a, head, left.seq[i], left.number[i], d, left.at + i, n, &space);
-    }
+    conclude<D>(v, a.out, head, left);
 }
 
 template <class T, int D>

@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * attend_merge - puts together what several warps or CTAs found of one sequence, each in its own
- * range of keys.
+ * attend_merge - puts together what several warps and CTAs of the decode kernel found of one
+ * sequence, each in its own range of keys.
  *
  * Part     for each of 16 rows: the highest score (in powers of two) and the sum of the weights
- *          relative to it; then the rows' weighted sums of V, [16, D] f32.
- * Order    of the parts as given, whoever does it.
+ *          relative to it; then the rows' weighted sums of V, [16, D] f32. In shared memory, or in
+ *          session_view.parts: of each CTA one for each warp's first sequence, one for its last.
+ * Order    of the keys, whoever does it.
  */
-#include "cuda/attend.h"
+#include "cuda/attend_deal.h"
 
-enum { MERGE_MOST = 36 }; // parts; more shared memory would be too much for sm_89
+enum { MERGE_BATCH = 16 }; // parts of which all loads are under way at once
 
-struct merge_space {
-    float *at[MERGE_MOST]; // the parts
-    float weight[MERGE_MOST][ROWS], most[ROWS], all[ROWS];
-};
-
-// Rows are (token, head of the group) of one sequence and kv head.
-struct merge_output {
-    bf16 *out;
-    uint32_t token, rows, head, heads, group, head_dim;
+// What a warp has of a sequence that others have a share in.
+struct leftover {
+    float *part;
+    int32_t seq;          // NOBODY: none
+    uint32_t first, last; // groups that have a share
+    bool inside;          // it begins within the first one's range
+    uint32_t token, rows; // of the batch; of the part
 };
 
 static __host__ __device__ constexpr uint32_t part_floats(uint32_t d)
@@ -36,6 +35,12 @@ static __device__ __forceinline__ float2 *part_head(float *part)
 template <int D> static __device__ __forceinline__ float *part_row(float *part, uint32_t row)
 {
     return part + 2 * ROWS + row * D;
+}
+
+// Where CTA `cta` leaves its i-th part for others.
+template <int D> static __device__ float *part_of(const session_view &v, uint32_t cta, uint32_t i)
+{
+    return v.parts + ((uint64_t)cta * decode_shape<D>::PARTS + i) * part_floats(D);
 }
 
 // Past the L1 cache: another CTA may have written it. In shared memory they are plain loads.
@@ -55,67 +60,128 @@ static __device__ __forceinline__ float4 load_fresh(const float4 *p)
     return x;
 }
 
-// Each part's share of each row, by a warp a row and a lane a part.
-template <int WARPS>
-static __device__ void merge_weights(uint32_t n, uint32_t rows, merge_space *space)
-{
-    static_assert(MERGE_MOST <= 2 * WARP, "two parts a lane");
-    uint32_t lane = threadIdx.x % WARP;
-    for (uint32_t row = threadIdx.x / WARP; row < rows; row += WARPS) {
-        float2 x[2];
-        for (uint32_t i = 0; i < 2; i++)
-            x[i] = lane + i * WARP < n ? load_fresh(part_head(space->at[lane + i * WARP]) + row)
-                                       : make_float2(-INFINITY, 0);
-        float most = fmaxf(x[0].x, x[1].x), all = 0;
-        for (uint32_t o = WARP / 2; o > 0; o /= 2)
-            most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
-        for (uint32_t i = 0; i < 2; i++) {
-            float weight = x[i].x == -INFINITY ? 0 : power_of_two(x[i].x - most);
-            all += weight * x[i].y;
-            if (lane + i * WARP < n)
-                space->weight[lane + i * WARP][row] = weight;
+// Four columns of a row.
+struct merged {
+    float most = -INFINITY, weight = 0;
+    float4 sum = make_float4(0, 0, 0, 0);
+
+    template <int D>
+    __device__ void add(float *const *at, uint32_t n, uint32_t row, uint32_t column)
+    {
+        float2 head[MERGE_BATCH];
+        float4 x[MERGE_BATCH];
+#pragma unroll
+        for (uint32_t i = 0; i < MERGE_BATCH; i++) {
+            head[i] = i < n ? load_fresh(part_head(at[i]) + row) : make_float2(-INFINITY, 0);
+            x[i] = i < n ? load_fresh((const float4 *)(part_row<D>(at[i], row) + column))
+                         : make_float4(0, 0, 0, 0);
         }
-        for (uint32_t o = WARP / 2; o > 0; o /= 2)
-            all += __shfl_xor_sync(~0u, all, o);
-        if (lane == 0) {
-            space->most[row] = most;
-            space->all[row] = all;
+        float now = most;
+#pragma unroll
+        for (uint32_t i = 0; i < MERGE_BATCH; i++)
+            now = fmaxf(now, head[i].x);
+        float base = now == -INFINITY ? 0 : now;
+        scale(power_of_two(most - base));
+        most = now;
+#pragma unroll
+        for (uint32_t i = 0; i < MERGE_BATCH; i++) {
+            float share = power_of_two(head[i].x - base);
+            weight += share * head[i].y;
+            sum.x += share * x[i].x;
+            sum.y += share * x[i].y;
+            sum.z += share * x[i].z;
+            sum.w += share * x[i].w;
         }
     }
+
+    __device__ void scale(float f)
+    {
+        weight *= f;
+        sum.x *= f;
+        sum.y *= f;
+        sum.z *= f;
+        sum.w *= f;
+    }
+};
+
+// The n parts at[], visible to this CTA, of the rows of `l` into one at `to` or, NULL, the output.
+// Not inlined: it is called twice, and short code starts sooner.
+template <int D>
+static __device__ __noinline__ void merge(const session_view &v, bf16 *out, uint32_t head,
+                                          const leftover &l, float *const *at, uint32_t n,
+                                          float *to)
+{
+    uint32_t group = v.heads / v.kv_heads;
+    for (uint32_t i = threadIdx.x; i < l.rows * (D / 4); i += blockDim.x) {
+        uint32_t row = i / (D / 4), column = i % (D / 4) * 4;
+        merged m;
+#pragma unroll 1
+        for (uint32_t p = 0; p < n; p += MERGE_BATCH)
+            m.add<D>(at + p, n - p, row, column);
+        if (to) {
+            *(float4 *)(part_row<D>(to, row) + column) = m.sum;
+            if (column == 0)
+                part_head(to)[row] = make_float2(m.most, m.weight);
+        } else if (column < v.head_dim) {
+            m.scale(one_over(m.weight));
+            uint64_t token = l.token + row / group;
+            bf16 *y = out + (token * v.heads + head * group + row % group) * v.head_dim;
+            *(uint2 *)(y + column) =
+                make_uint2(pack<bf16>(m.sum.x, m.sum.y), pack<bf16>(m.sum.z, m.sum.w));
+        }
+    }
+    __syncthreads();
 }
 
-// The first n parts of space->at, visible to this CTA, into one at `to` or, NULL, the output. Not
-// inlined: it is called twice, and short code starts sooner.
-template <int D, int WARPS>
-static __device__ __noinline__ void merge(uint32_t n, const merge_output o, float *to,
-                                          merge_space *space)
+// Whether this CTA is the last of those that have a share; then all their parts can be read.
+static __device__ bool comes_last(const session_view &v, uint32_t head, const leftover &l)
 {
-    merge_weights<WARPS>(n, o.rows, space);
+    __shared__ bool last;
     __syncthreads();
-    for (uint32_t i = threadIdx.x; i < o.rows * (D / 4); i += WARPS * WARP) {
-        uint32_t row = i / (D / 4), column = i % (D / 4) * 4;
-        float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-        for (uint32_t p = 0; p < n; p++) {
-            float4 x = load_fresh((const float4 *)(part_row<D>(space->at[p], row) + column));
-            float weight = space->weight[p][row];
-            sum.x += weight * x.x;
-            sum.y += weight * x.y;
-            sum.z += weight * x.z;
-            sum.w += weight * x.w;
-        }
-        if (to) {
-            *(float4 *)(part_row<D>(to, row) + column) = sum;
-        } else if (column < o.head_dim) {
-            float share = one_over(space->all[row]);
-            bf16 *out = o.out + ((uint64_t)(o.token + row / o.group) * o.heads + o.head * o.group +
-                                 row % o.group) *
-                                    o.head_dim;
-            *(uint2 *)(out + column) = make_uint2(pack<bf16>(sum.x * share, sum.y * share),
-                                                  pack<bf16>(sum.z * share, sum.w * share));
-        }
+    if (threadIdx.x == 0) {
+        uint32_t *ticket = v.tickets + (uint64_t)(uint32_t)l.seq * v.kv_heads + head;
+        __threadfence();
+        last = atomicAdd(ticket, 1) == l.last - l.first;
+        if (last)
+            *ticket = 0;
+        __threadfence();
     }
-    if (to && threadIdx.x < o.rows)
-        part_head(to)[threadIdx.x] = make_float2(space->most[threadIdx.x], space->all[threadIdx.x]);
     __syncthreads();
+    return last;
+}
+
+/*
+ * The sequences of which this CTA's warps left parts: one of which it has all keys is written; of
+ * another, it leaves one part for the last CTA to write.
+ */
+template <int D>
+static __device__ void conclude(const session_view &v, bf16 *out, uint32_t head,
+                                const leftover (&left)[2 * decode_shape<D>::WARPS])
+{
+    constexpr uint32_t WARPS = decode_shape<D>::WARPS;
+    static_assert(SHARERS_MOST <= WARPS * WARP, "a thread a part");
+    __shared__ float *at[SHARERS_MOST];
+    uint32_t lane = threadIdx.x % WARP, group = blockIdx.x / v.kv_heads;
+    int32_t seq = lane < 2 * WARPS ? left[lane].seq : NOBODY;
+    for (uint32_t all = __ballot_sync(~0u, seq != NOBODY), same; all; all &= ~same) {
+        int first = __ffs((int)all) - 1;
+        const leftover &l = left[first];
+        same = __ballot_sync(~0u, seq == l.seq);
+        if (threadIdx.x < WARP && (same >> lane & 1))
+            at[__popc(same & ((1u << lane) - 1))] = left[lane].part;
+        __syncthreads();
+        // A CTA's part with the first tile of its range is number 0, its other one number WARPS.
+        uint32_t behind = l.inside ? WARPS : 0;
+        float *to = part_of<D>(v, blockIdx.x, group == l.first ? behind : 0);
+        bool shared = l.first < l.last;
+        if (!shared || l.part != to)
+            merge<D>(v, out, head, l, at, (uint32_t)__popc(same), shared ? to : NULL);
+        if (!shared || !comes_last(v, head, l))
+            continue;
+        uint32_t g = l.first + threadIdx.x;
+        if (g <= l.last)
+            at[threadIdx.x] = part_of<D>(v, g * v.kv_heads + head, g == l.first ? behind : 0);
+        __syncthreads();
+        merge<D>(v, out, head, l, at, l.last - l.first + 1, NULL);
+    }
 }

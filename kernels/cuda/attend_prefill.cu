@@ -6,13 +6,17 @@
  *          head_dim up to 256 in eights, padded with zeros to 64, 128 or 256; KV bf16 or f16
  * grid     fixed; CTAs take tiles in turn, the most expensive of a sequence first
  * keys     in tiles of 64 or 32 through two stages of shared memory: the next one is copied while
- * this one is multiplied; tiles that no row sees are skipped, masks only where they matter work 4 x
- * head_dim x (rows, keys seen) FLOP; K and V come from the L2 cache once a tile of rows order    of
- * the keys: a row's sum depends on nothing else oracle   tests/cuda/attend.cu
+ *          one is multiplied; tiles that no row sees are skipped, masks only where they matter
+ * work     4 head_dim FLOP a row and key it sees; K and V come from the L2 cache, once a tile of
+ *          rows
+ * order    of the keys: a row's sum depends on nothing else
+ * oracle   tests/cuda/attend.cu
  */
 #include "cuda/attend.h"
 
 #include <type_traits>
+
+constexpr float SLACK = 8;
 
 template <int D> struct prefill_shape {
     enum {
@@ -184,9 +188,7 @@ template <class T, int D> struct prefill_rows {
         }
         if (masked)
             mask(t, first_row, s, key, window, lane);
-#pragma unroll
-        for (uint32_t m = 0; m < HEIGHT; m++)
-            weigh(m, s[m], scale);
+        weigh(s, scale);
 #pragma unroll
         for (uint32_t n = 0; n < KEYS / 16; n++) {
             uint32_t p[HEIGHT][4];
@@ -229,33 +231,60 @@ template <class T, int D> struct prefill_rows {
             }
     }
 
-    // Scores into weights relative to the highest so far; what was found before shrinks with it.
-    __device__ void weigh(uint32_t m, float (&s)[KEYS / 8][4], float scale)
+    /*
+     * Scores into weights relative to a base of each row: a score that was the highest. A higher
+     * one becomes the base only where weights would pass 2^SLACK, since then all that was found
+     * before has to shrink; what comes of it in the end is the same.
+     */
+    __device__ void weigh(float (&s)[HEIGHT][KEYS / 8][4], float scale)
+    {
+        float now[HEIGHT][2];
+        bool higher = false;
+#pragma unroll
+        for (uint32_t m = 0; m < HEIGHT; m++)
+#pragma unroll
+            for (uint32_t h = 0; h < 2; h++) {
+                now[m][h] = s[m][0][2 * h];
+#pragma unroll
+                for (uint32_t n = 0; n < KEYS / 8; n++)
+                    now[m][h] = fmaxf(now[m][h], fmaxf(s[m][n][2 * h], s[m][n][2 * h + 1]));
+                now[m][h] = most_of_row(now[m][h]) * scale;
+                higher = higher || now[m][h] > most[m][h] + SLACK;
+            }
+        if (__any_sync(~0u, higher))
+            shrink(now);
+#pragma unroll
+        for (uint32_t m = 0; m < HEIGHT; m++)
+#pragma unroll
+            for (uint32_t h = 0; h < 2; h++) {
+                float base = most[m][h] == -INFINITY ? 0 : most[m][h], all = 0;
+#pragma unroll
+                for (uint32_t n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                    for (uint32_t j = 2 * h; j < 2 * h + 2; j++) {
+                        s[m][n][j] = power_of_two(fmaf(s[m][n][j], scale, -base));
+                        all += s[m][n][j];
+                    }
+                weight[m][h] += all;
+            }
+    }
+
+    __device__ void shrink(const float (&now)[HEIGHT][2])
     {
 #pragma unroll
-        for (uint32_t h = 0; h < 2; h++) {
-            uint32_t x = 2 * h, y = x + 1;
-            float now = fmaxf(s[0][x], s[0][y]);
+        for (uint32_t m = 0; m < HEIGHT; m++)
 #pragma unroll
-            for (uint32_t n = 1; n < KEYS / 8; n++)
-                now = fmaxf(now, fmaxf(s[n][x], s[n][y]));
-            now = fmaxf(most[m][h], most_of_row(now) * scale);
-            float base = now == -INFINITY ? 0 : now, shrink = power_of_two(most[m][h] - base);
-            most[m][h] = now;
-            float all = 0;
+            for (uint32_t h = 0; h < 2; h++) {
+                float base = fmaxf(most[m][h], now[m][h]);
+                float f = power_of_two(most[m][h] - (base == -INFINITY ? 0 : base));
+                most[m][h] = base;
+                weight[m][h] *= f;
 #pragma unroll
-            for (uint32_t n = 0; n < KEYS / 8; n++) {
-                s[n][x] = power_of_two(fmaf(s[n][x], scale, -base));
-                s[n][y] = power_of_two(fmaf(s[n][y], scale, -base));
-                all += s[n][x] + s[n][y];
+                for (uint32_t i = 0; i < D / 8; i++) {
+                    sum[m][i][2 * h] *= f;
+                    sum[m][i][2 * h + 1] *= f;
+                }
             }
-            weight[m][h] = weight[m][h] * shrink + all;
-#pragma unroll
-            for (uint32_t i = 0; i < D / 8; i++) {
-                sum[m][i][x] *= shrink;
-                sum[m][i][y] *= shrink;
-            }
-        }
     }
 
     // Through this warp's rows of q's shared memory, which nobody else reads.
