@@ -74,6 +74,21 @@ static inline sv_dtype_info sv_dtype(uint32_t dtype)
     return dtype < SV_DTYPES ? table[dtype] : (sv_dtype_info){"?", 0, 0};
 }
 
+#ifdef __CUDACC__
+#define SV_HOST_DEVICE __host__ __device__
+#else
+#define SV_HOST_DEVICE
+#endif
+
+// A number in [-1, 1) for element i of a weight that is made up (SplitMix64's finish).
+SV_HOST_DEVICE static inline float sv_made_up(uint64_t seed, uint64_t i)
+{
+    uint64_t z = seed * 0x9e3779b97f4a7c15u + i * 0xd1342543de82ef95u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (float)((int32_t)((z ^ (z >> 31)) >> 40) - (1 << 23)) * 0x1p-23f;
+}
+
 typedef struct sv_dev sv_dev;
 typedef struct sv_weight sv_weight;
 typedef struct sv_session sv_session;
@@ -100,6 +115,9 @@ typedef struct sv_dev_options {
  * A weight: up to SV_PARTS_MAX matrices [rows, cols] with the same cols, stacked (q over k over v;
  * gate over up), row-major in their own dtype, and a bias [rows] of f32, f16 or bf16 for each or
  * NULL. A vector (norm) is rows = 1, F32, F16 or BF16.
+ * Data NULL: BF16 that the backend makes up, so that speed can be measured without files. Element i
+ * of all parts in turn is sv_made_up times sqrt(3 / cols); a vector's is 1 and a tenth of it; a
+ * bias that is not NULL is 0.
  */
 enum {
     SV_MATRIX = 0,
@@ -122,6 +140,7 @@ typedef struct sv_weight_desc {
     uint32_t n_parts, keep; // keep: data stays mapped until close(), the backend may refer to it
     uint64_t cols;
     sv_part_desc part[SV_PARTS_MAX];
+    uint64_t seed; // of numbers that are made up; the weight's own
 } sv_weight_desc;
 
 // What a session is made for; every size is an upper bound.
@@ -246,9 +265,16 @@ typedef struct sv_batch {
     int32_t *row_token;  // [n_rows] index of the token whose logits are wanted
     int32_t *row_slot;   // [n_rows]
     int32_t *row_want;   // [n_rows] SV_DRAW: sample; else the id whose logprob is asked for
-    int32_t *edit_slot, *edit_index, *edit_block; // [n_edits <= max_tokens / SV_BLOCK +
-                                                  // max_seqs * blocks of max_context]
+    int32_t *edit_slot, *edit_index, *edit_block; // [n_edits <= sv_edits_max]
 } sv_batch;
+
+// A step adds a block to each sequence and what its tokens fill, and takes up some sequences with
+// all the blocks that they have already: not all at once.
+static inline uint64_t sv_edits_max(uint32_t max_tokens, uint32_t max_seqs, uint32_t max_context)
+{
+    uint64_t pages = ((uint64_t)max_context + SV_BLOCK - 1) / SV_BLOCK;
+    return max_tokens / SV_BLOCK + max_seqs + pages * (max_seqs < 4 ? max_seqs : 4);
+}
 
 // What a step gave, row by row. Stays until `depth` more launches.
 typedef struct sv_result {
@@ -305,6 +331,9 @@ typedef struct sv_kernels {
     // Logits of a row of the step last collected, [vocab], before any processor. For tests.
     int (*logits)(sv_session *, uint32_t row, float *out);
 
+    // When there is nothing to do for a while: gives back a piece of what loading held. 1: call
+    // again, 0: that was all.
+    int (*idle)(sv_dev *);
     // Bytes of the device's memory that nobody has; UINT64_MAX: it is the host's, never counted.
     uint64_t (*room)(const sv_dev *);
 } sv_kernels;

@@ -8,7 +8,7 @@ static bool below(int32_t x, uint64_t end)
 
 static bool apply_edits(sv_session *s, const sv_batch *b)
 {
-    if (b->n_edits > s->l.max_tokens / SV_BLOCK + (uint64_t)s->l.max_seqs * s->pages)
+    if (b->n_edits > sv_edits_max(s->l.max_tokens, s->l.max_seqs, s->l.max_context))
         return false;
     for (uint32_t i = 0; i < b->n_edits; i++) {
         int32_t slot = b->edit_slot[i], index = b->edit_index[i], block = b->edit_block[i];

@@ -53,6 +53,12 @@ static sv_batch *cpu_batch(sv_session *s)
     return &s->batch;
 }
 
+static int cpu_idle(sv_dev *d)
+{
+    (void)d;
+    return 0;
+}
+
 static uint64_t cpu_room(const sv_dev *d)
 {
     (void)d;
@@ -87,5 +93,6 @@ SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
     .launch = step_launch,
     .collect = session_collect,
     .logits = session_logits,
+    .idle = cpu_idle,
     .room = cpu_room,
 };

@@ -25,7 +25,7 @@ static struct shape shape_of(const struct device_config *c, const sv_limits *l)
     s.work_max = l->max_tokens + s.pairs_max * SEGMENTS_MAX;
     s.operand_bytes = device_round(size_mul(l->widths, sizeof(float)));
     s.operands = l->max_tokens > l->max_rows ? l->max_tokens : l->max_rows;
-    s.edits = l->max_tokens / SV_BLOCK + (uint64_t)l->max_seqs * s.pages;
+    s.edits = sv_edits_max(l->max_tokens, l->max_seqs, l->max_context);
     return s;
 }
 

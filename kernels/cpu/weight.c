@@ -3,6 +3,10 @@
 
 #include "cpu/dequant.h"
 
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
 static const char *const roles[] = {"matrix", "qkv", "gate and up", "table", "vector"};
 static const uint32_t parts_of[] = {1, 3, 2, 1, 1};
 
@@ -111,6 +115,21 @@ static void pack_run(void *arg, uint32_t phase, uint32_t item, uint32_t thread)
     matrix_pack_tiles(p->m, p->stored, begin, end < tiles ? end : tiles);
 }
 
+// bf16, rounded towards 0; elements [begin, begin + n) of the weight.
+static uint16_t *make_up(const sv_weight_desc *w, uint64_t begin, uint64_t n)
+{
+    uint16_t *made = malloc(n * sizeof *made);
+    float scale = sqrtf(3 / (float)w->cols);
+    for (uint64_t i = 0; made && i < n; i++) {
+        float u = sv_made_up(w->seed, begin + i);
+        float f = w->role == SV_VECTOR ? 1 + 0.1f * u : scale * u;
+        uint32_t bits;
+        memcpy(&bits, &f, sizeof bits);
+        made[i] = (uint16_t)(bits >> 16);
+    }
+    return made;
+}
+
 static const float *floats(sv_dev *d, uint32_t dtype, const void *stored, uint64_t n)
 {
     float *f = device_keep(d, n * sizeof *f);
@@ -119,7 +138,7 @@ static const float *floats(sv_dev *d, uint32_t dtype, const void *stored, uint64
     return f;
 }
 
-static int make_part(sv_dev *d, sv_weight *w, uint32_t i, const sv_part_desc *p)
+static int make_part(sv_dev *d, sv_weight *w, uint32_t i, const sv_part_desc *p, const void *stored)
 {
     uint64_t bytes = matrix_bytes(d->c.isa, d->c.activations, p->dtype, p->rows, w->cols);
     void *memory = device_keep(d, bytes);
@@ -129,12 +148,36 @@ static int make_part(sv_dev *d, sv_weight *w, uint32_t i, const sv_part_desc *p)
         matrix_place(&w->part[i], d->c.isa, d->c.activations, p->dtype, p->rows, w->cols, memory);
     if (rc < 0)
         return rc;
-    struct packing packing = {&w->part[i], p->data, 16 + matrix_tiles(&w->part[i]) / 65536};
+    struct packing packing = {&w->part[i], stored, 16 + matrix_tiles(&w->part[i]) / 65536};
     pool_run(d->pool, &(struct pool_job){
                           .arg = &packing, .phases = 1, .items = pack_items, .run = pack_run});
-    if (p->bias && !(w->bias[i] = floats(d, p->bias_dtype, p->bias, p->rows)))
+    if (p->bias && !p->data && !(w->bias[i] = device_keep(d, p->rows * sizeof(float))))
+        return -507;
+    if (p->bias && p->data && !(w->bias[i] = floats(d, p->bias_dtype, p->bias, p->rows)))
         return -507;
     return 0;
+}
+
+// Parts whose data is not there are made up.
+static int make_all(sv_dev *d, sv_weight *w, const sv_weight_desc *desc)
+{
+    int rc = 0;
+    uint64_t begin = 0;
+    for (uint32_t i = 0; i < desc->n_parts && rc == 0; i++) {
+        const sv_part_desc *p = &desc->part[i];
+        uint64_t n = p->rows * w->cols;
+        uint16_t *made = p->data ? NULL : make_up(desc, begin, n);
+        const void *stored = p->data ? p->data : made;
+        begin += n;
+        if (!stored)
+            rc = -507;
+        else if (w->role == SV_VECTOR)
+            w->vector = floats(d, p->dtype, stored, w->cols);
+        else
+            rc = make_part(d, w, i, p, stored);
+        free(made);
+    }
+    return rc;
 }
 
 int weight_make(sv_dev *d, const sv_weight_desc *desc, sv_weight **ret, char *why)
@@ -150,11 +193,6 @@ int weight_make(sv_dev *d, const sv_weight_desc *desc, sv_weight **ret, char *wh
     if (!w)
         return -507;
     *w = (sv_weight){.role = desc->role, .n_parts = desc->n_parts, .cols = desc->cols};
-    int rc = 0;
-    if (w->role == SV_VECTOR)
-        w->vector = floats(d, desc->part[0].dtype, desc->part[0].data, w->cols);
-    for (uint32_t i = 0; i < w->n_parts && w->role != SV_VECTOR && rc == 0; i++)
-        rc = make_part(d, w, i, &desc->part[i]);
     *ret = w;
-    return rc;
+    return make_all(d, w, desc);
 }

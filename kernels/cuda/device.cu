@@ -2,6 +2,7 @@
 #include "cuda/device.h"
 #include "cuda/program.h"
 #include "cuda/session.h"
+#include "cuda/upload.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -37,15 +38,18 @@ static void *keep(sv_dev *d, void *p, bool pinned)
     return p;
 }
 
-void *device_alloc(sv_dev *d, uint64_t bytes, char *why)
+void *device_take(sv_dev *d, uint64_t bytes, char *why)
 {
     void *p = NULL;
     char what[64];
     snprintf(what, sizeof what, "cudaMalloc of %llu bytes", (unsigned long long)bytes);
-    if (!cuda_ok(cudaMalloc(&p, bytes), what, why))
-        return NULL;
-    keep(d, p, false);
-    return cuda_ok(cudaMemsetAsync(p, 0, bytes, d->stream), "cudaMemset", why) ? p : NULL;
+    return cuda_ok(cudaMalloc(&p, bytes), what, why) ? keep(d, p, false) : NULL;
+}
+
+void *device_alloc(sv_dev *d, uint64_t bytes, char *why)
+{
+    void *p = device_take(d, bytes, why);
+    return p && cuda_ok(cudaMemsetAsync(p, 0, bytes, d->stream), "cudaMemset", why) ? p : NULL;
 }
 
 void *device_alloc_pinned(sv_dev *d, uint64_t bytes, char *why)
@@ -66,6 +70,7 @@ static void device_close(sv_dev *d)
         cudaStreamSynchronize(d->stream);
     sessions_free(d);
     weights_free(d);
+    uploads_free(d);
     gemm_close(d->gemm);
     while (d->allocations) {
         allocation *a = d->allocations;
@@ -89,7 +94,10 @@ static int device_open(const sv_dev_options *o, sv_dev **ret, char *why)
     if (!d)
         return fail(why, -507, "no memory");
     d->index = o->index;
-    if (!cuda_ok(cudaSetDevice(d->index), "cudaSetDevice", why) ||
+    if (!cuda_ok(
+            cudaInitDevice(d->index, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid),
+            "cudaInitDevice", why) ||
+        !cuda_ok(cudaSetDevice(d->index), "cudaSetDevice", why) ||
         !cuda_ok(cudaGetDeviceProperties(&d->prop, d->index), "cudaGetDeviceProperties", why) ||
         !cuda_ok(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "cudaStreamCreate",
                  why) ||
@@ -133,5 +141,6 @@ extern "C" SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
     session_buffer,     program_buckets,    program_record,  program_embed,
     program_qkv,        program_attend,     program_project, program_gate_up,
     program_head,       program_ready,      session_slot,    session_batch,
-    program_launch,     session_collect,    session_logits,  device_room,
+    program_launch,     session_collect,    session_logits,  upload_idle,
+    device_room,
 };

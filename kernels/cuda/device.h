@@ -3,10 +3,11 @@
 /*
  * device - what the CUDA backend's parts share: handles, and one shape of failure.
  *
- * Numbers  weights bf16 (f16 where stored so); the residual stream f32, other activations bf16;
- * sums f32. Memory   every buffer is counted before it is made (weight_bytes, session_bytes) and
- * allocated by device_alloc alone; nothing allocates or waits between launch and collect. Stream
- * one for a device; steps, slot updates and copies are ordered by it.
+ * Numbers  weights bf16; the residual stream f32, other activations bf16; sums f32.
+ * Memory   every buffer is counted before it is made (weight_bytes, session_bytes) and comes from
+ *          device_alloc or device_take; nothing allocates or waits between launch and collect.
+ * Stream   one for a device; weights, steps, slot updates and copies are ordered by it.
+ * Waiting  a thread that waits for the device sleeps: it never spins.
  */
 #include "kernels/kernels.h"
 
@@ -33,6 +34,7 @@ struct sv_dev {
     allocation *allocations; // owned, of everything on this device
     sv_weight *weights;
     sv_session *sessions;
+    struct uploads *uploads; // owned, until what loading holds is given back
     cudaDeviceProp prop;
     char about[256];
 };
@@ -51,6 +53,7 @@ struct sv_weight {
 bool cuda_ok(cudaError_t e, const char *what, char *why);
 int fail(char *why, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void *device_alloc(sv_dev *d, uint64_t bytes, char *why);        // zeroed; NULL with why
+void *device_take(sv_dev *d, uint64_t bytes, char *why);         // not zeroed
 void *device_alloc_pinned(sv_dev *d, uint64_t bytes, char *why); // zeroed
 
 uint64_t weight_bytes(const sv_dev_options *, const sv_weight_desc *);

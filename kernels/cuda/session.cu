@@ -15,6 +15,9 @@ struct sizes {
     uint64_t total;
 };
 
+// Whoever waits for a step sleeps.
+enum { STEP_EVENT = cudaEventDisableTiming | cudaEventBlockingSync };
+
 static uint32_t pages_of(const sv_limits *l)
 {
     return (l->max_context + SV_BLOCK - 1) / SV_BLOCK;
@@ -22,7 +25,7 @@ static uint32_t pages_of(const sv_limits *l)
 
 static uint64_t edits_of(const sv_limits *l)
 {
-    return l->max_tokens / SV_BLOCK + (uint64_t)l->max_seqs * pages_of(l);
+    return sv_edits_max(l->max_tokens, l->max_seqs, l->max_context);
 }
 
 // Of rows, for the prefill kernel: every sequence may have one that is not full.
@@ -148,8 +151,7 @@ static bool make_host_parts(sv_session *s, const sizes *z, char *why)
     for (int i = 0; i < BATCHES; i++) {
         if (!(s->batch_host[i] = (char *)device_alloc_pinned(s->dev, z->batch + z->edits, why)) ||
             !(s->result_host[i] = (char *)device_alloc_pinned(s->dev, z->results, why)) ||
-            !cuda_ok(cudaEventCreateWithFlags(&s->done[i], cudaEventDisableTiming),
-                     "cudaEventCreate", why))
+            !cuda_ok(cudaEventCreateWithFlags(&s->done[i], STEP_EVENT), "cudaEventCreate", why))
             return false;
         session_view v;
         lay_out(l, (uint32_t *)s->batch_host[i], &v);
@@ -165,8 +167,7 @@ static bool make_host_parts(sv_session *s, const sizes *z, char *why)
     uint64_t slot_bytes = sizeof(slot_state) + 16ull * CUDA_LISTS_MAX +
                           4ull * (l->max_context + 1) + 4ull * s->v.allowed_words;
     return (s->slot_host = (char *)device_alloc_pinned(s->dev, slot_bytes, why)) &&
-           cuda_ok(cudaEventCreateWithFlags(&s->slot_done, cudaEventDisableTiming),
-                   "cudaEventCreate", why);
+           cuda_ok(cudaEventCreateWithFlags(&s->slot_done, STEP_EVENT), "cudaEventCreate", why);
 }
 
 int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)

@@ -137,7 +137,7 @@ static enum admission admit_one(struct sched *s, struct plan *p, struct seq *q)
 {
     if (q->flying || still_waits(s, q))
         return PASSED;
-    if (still_short(s, q))
+    if (still_short(s, q) || blocks_of(q->known) > p->edits)
         return FULL;
     uint32_t hits = look_up(s, q);
     if (q->wait_block != BLOCK_NONE)

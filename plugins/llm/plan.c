@@ -12,6 +12,7 @@ void plan_edit(struct plan *p, const struct seq *q, uint32_t index)
     b->edit_slot[i] = (int32_t)q->slot;
     b->edit_index[i] = (int32_t)index;
     b->edit_block[i] = (int32_t)q->block[index];
+    p->edits--;
 }
 
 // One block more for q. False: q itself was the one to go.
@@ -178,7 +179,11 @@ static bool again(struct sched *s, struct plan *p)
 uint32_t sched_plan(struct sched *s, sv_batch *b, struct flight *f)
 {
     uint32_t reserve = s->reserve;
-    struct plan p = {.b = b, .f = f, .tokens = s->c->max_tokens - reserve, .rows = s->c->max_rows};
+    struct plan p = {.b = b,
+                     .f = f,
+                     .tokens = s->c->max_tokens - reserve,
+                     .rows = s->c->max_rows,
+                     .edits = sv_edits_max(s->c->max_tokens, s->c->max_seqs, s->c->max_context)};
     b->n_tokens = b->n_seqs = b->n_rows = b->n_edits = 0;
     f->n_rows = s->n_fill = s->reserve = 0;
     if (!again(s, &p)) {

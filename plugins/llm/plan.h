@@ -12,6 +12,7 @@ struct plan {
     sv_batch *b;           // borrowed from the backend
     struct flight *f;      // borrowed from the engine
     uint32_t tokens, rows; // that may still be put in
+    uint64_t edits;        // likewise, of the page table
     uint32_t n_prefill;    // running sequences that lack more than one token
     bool preempted;        // somebody who was running
 };

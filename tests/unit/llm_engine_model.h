@@ -139,7 +139,7 @@ static inline struct fake *fake_create(const sv_limits *l, uint32_t depth)
     f->l = *l;
     f->depth = depth;
     f->context_blocks = (l->max_context + SV_BLOCK - 1) / SV_BLOCK;
-    f->max_edits = l->max_tokens / SV_BLOCK + l->max_seqs * f->context_blocks;
+    f->max_edits = (uint32_t)sv_edits_max(l->max_tokens, l->max_seqs, l->max_context);
     f->cell = fake_room((size_t)l->n_blocks * SV_BLOCK, sizeof *f->cell);
     f->writer = fake_ints(l->n_blocks);
     f->table = fake_ints(l->max_seqs * f->context_blocks);
