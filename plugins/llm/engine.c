@@ -249,9 +249,10 @@ static int launch(struct engine *e, struct err *err)
         e->stats.step_seqs = b->n_seqs;
         e->stats.steps++;
         e->n_flights++;
-        f->ticket = e->k->launch(e->program(e->arg, n, b->n_rows), b);
+        sv_program *program = e->program(e->arg, n, b->n_rows);
+        f->ticket = program ? e->k->launch(program, b) : SV_E_FATAL;
         if (f->ticket < 0)
-            return device_lost(e, err, "launching", "");
+            return device_lost(e, err, program ? "launching" : "recording", "");
         sched_launched(&e->sched);
     }
     end_list(e, &e->sched.failed, "the device does not take these sampling parameters");

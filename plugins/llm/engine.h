@@ -83,7 +83,7 @@ struct engine_stats { // counters since the start, gauges now
     uint32_t step_tokens, step_seqs;                      // of the last step
 };
 
-// `program` gives the recorded program of a batch (model_program with its model).
+// `program` gives the recorded program of a batch (model_program with its model), or NULL.
 typedef sv_program *engine_program(void *arg, uint32_t n_tokens, uint32_t n_rows);
 // SV_E_INVALID: a size is 0, or without chunked_prefill max_tokens is less than max_context.
 int engine_create(const struct engine_config *c, const sv_kernels *k, sv_session *session,

@@ -76,7 +76,8 @@ static void set_params_limits(struct instance *in)
 
 static int open_files(struct instance *in, struct err *err)
 {
-    int rc = model_open(in->o.model, &in->model, err);
+    int rc = in->o.dummy ? model_open_dummy(in->o.model, &in->model, err)
+                         : model_open(in->o.model, &in->model, err);
     if (rc == 0)
         rc = model_check(in->model, err);
     if (rc < 0)
@@ -321,22 +322,44 @@ int instance_load(struct instance *in, const sv_place *place, struct err *err)
 int instance_warm(struct instance *in, struct err *err)
 {
     const struct spec *s = model_spec(in->model);
-    int32_t prompt[2] = {s->bos >= 0 ? s->bos : 0, s->bos >= 0 ? s->bos : 0};
+    int32_t prompt = s->bos >= 0 ? s->bos : 0;
     uint64_t from = clock_now_ns();
     struct seq *seq;
-    struct seq_params p = {.prompt = prompt,
-                           .n_prompt = in->max_model_len > 2 ? 2 : 1,
+    struct seq_params p = {.prompt = &prompt,
+                           .n_prompt = 1, // so that the program is the one that most steps need
                            .max_tokens = 1,
                            .sampling = {.size = sizeof p.sampling, .top_p = 1, .repetition = 1}};
     int rc = engine_add(in->engine, &p, &seq, err);
     while (rc == 0 && (rc = engine_step(in->engine, err)) > 0)
         rc = 0;
     in->metrics.seen = *engine_stats(in->engine);
-    metrics_load(&in->metrics, "warm", seconds(from, clock_now_ns()));
+    in->warm_tokens = in->metrics.seen.generated_tokens;
+    in->times.warm = clock_now_ns();
+    metrics_load(&in->metrics, "warm", seconds(from, in->times.warm));
+    if (rc < 0 && *model_why(in->model))
+        err_ctx(err, "recording a program: %s", model_why(in->model));
     return rc;
 }
 
 /* ---- serving ---- */
+
+// From now on the log can say how long the first answer took, all in all.
+static void note_first_token(struct instance *in, const struct engine_stats *s)
+{
+    if (in->answered || s->generated_tokens == in->warm_tokens)
+        return;
+    in->answered = true;
+    sv_log(in->host, SV_INFO,
+           "first token %.0f ms after the server was started, %.0f ms of it ready",
+           since_start(getppid()) * 1e3, seconds(in->times.warm, clock_now_ns()) * 1e3);
+}
+
+// Nothing to do: what loading left for later. 1: there is more.
+static int idle(struct instance *in)
+{
+    int rc = model_record_next(in->model);
+    return rc ? rc : in->k->idle(in->dev);
+}
 
 int64_t instance_step(struct instance *in, struct err *err)
 {
@@ -344,6 +367,11 @@ int64_t instance_step(struct instance *in, struct err *err)
     int rc = engine_step(in->engine, err);
     const struct engine_stats *s = engine_stats(in->engine);
     metrics_step(&in->metrics, s);
+    note_first_token(in, s);
+    if (rc == 0 && in->answered)
+        rc = idle(in);
+    if (rc < 0 && *model_why(in->model))
+        err_set(err, SV_E_FATAL, "recording a program: %s", model_why(in->model));
     if (rc < 0)
         return SV_E_FATAL;
     double most = in->o.max_seqs, busy = (s->running + s->waiting) / most;

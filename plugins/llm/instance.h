@@ -42,8 +42,10 @@ struct instance {
     // From load to unload.
     sv_dev *dev;
     struct load_times { // CLOCK_MONOTONIC, ns
-        uint64_t begin, text, device, opened, weights, ready, engine;
+        uint64_t begin, text, device, opened, weights, ready, engine, warm;
     } times;
+    uint64_t warm_tokens; // that warming up has generated
+    bool answered;        // a request has got its first token
     struct tokenizer *tokenizer;
     struct lexicon lexicon;
     char *bos, *eos; // texts

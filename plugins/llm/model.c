@@ -13,12 +13,16 @@
 
 #include <string.h>
 
-static int open_folder(struct model *m, struct err *err)
+static int open_config(struct model *m, struct err *err)
 {
     m->format = FORMAT_HF;
     int rc = hf_spec(m->path, &m->spec, err);
-    if (rc == 0)
-        rc = hf_template(m->path, &m->template, err);
+    return rc < 0 ? rc : hf_template(m->path, &m->template, err);
+}
+
+static int open_folder(struct model *m, struct err *err)
+{
+    int rc = open_config(m, err);
     if (rc == 0)
         rc = tensors_open_safetensors(m->path, &m->folder, err);
     m->files = m->folder;
@@ -65,6 +69,22 @@ int model_open(const char *path, struct model **ret, struct err *err)
     return 0;
 }
 
+int model_open_dummy(const char *path, struct model **ret, struct err *err)
+{
+    if (!hf_is_folder(path))
+        return err_set(err, SV_E_INVALID,
+                       "'%s': dummy weights want a folder with config.json and a tokenizer", path);
+    struct model *m = xcalloc(1, sizeof *m);
+    m->path = xstrdup(path);
+    int rc = open_config(m, err);
+    if (rc < 0) {
+        model_close(m);
+        return rc;
+    }
+    *ret = m;
+    return 0;
+}
+
 void model_close(struct model *m)
 {
     if (!m)
@@ -72,6 +92,8 @@ void model_close(struct model *m)
     gguf_close(m->gguf);
     tensors_close(m->folder);
     buf_finish(&m->template);
+    xfree(m->weight);
+    xfree((float *)(uintptr_t)m->rope.inv_freq);
     xfree(m->path);
     xfree(m);
 }

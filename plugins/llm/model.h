@@ -5,7 +5,7 @@
  *
  *   model_open    headers, config and tokenizer files: checked; no weight is read
  *   model_plan    exact bytes that model_load will take, with the parts
- *   model_load    weights to the backend, session, programs
+ *   model_load    session, weights to the backend
  *
  * Owner   model_close frees what the three made; weights, session and programs go with the device,
  *         which is the caller's, as is the backend's table. Either may go first, but nothing is
@@ -23,6 +23,8 @@ struct tokenizer;
 
 // Path of a .gguf file or a folder in Hugging Face's layout.
 int model_open(const char *path, struct model **ret, struct err *err);
+// A folder without its weights: config.json and the tokenizer. The backend makes up the rest.
+int model_open_dummy(const char *path, struct model **ret, struct err *err);
 void model_close(struct model *m);
 
 const struct spec *model_spec(const struct model *m);
@@ -43,7 +45,8 @@ struct model_limits {
 struct model_memory {            // bytes
     uint64_t weights, kv, state; // state: activations, logits, page table, sampling
     uint32_t n_blocks;
-    uint64_t block; // of one
+    uint64_t block;  // of one
+    uint64_t stored; // of the weights in the files
 };
 int model_plan(const struct model *m, const sv_kernels *k, const sv_dev_options *o,
                const struct model_limits *l, struct model_memory *ret, struct err *err);
@@ -54,6 +57,10 @@ int model_load(struct model *m, const sv_kernels *k, sv_dev *dev, const sv_dev_o
                const struct model_limits *l, model_progress *progress, void *arg, struct err *err);
 
 sv_session *model_session(const struct model *m);
-// The program for a batch of that many tokens and rows.
-sv_program *model_program(const struct model *m, uint32_t n_tokens, uint32_t n_rows);
+// The program for a batch of that many tokens and rows, recorded when it is first asked for. NULL:
+// that failed, and model_why says how.
+sv_program *model_program(struct model *m, uint32_t n_tokens, uint32_t n_rows);
+// Records one that nobody has asked for yet. 1: call again, 0: that was all, < 0: it failed.
+int model_record_next(struct model *m);
+const char *model_why(const struct model *m); // "": nothing failed
 uint32_t model_blocks(const struct model *m); // KV blocks of the session

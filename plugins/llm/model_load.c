@@ -13,6 +13,7 @@
 #include "llm/rope.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,11 +36,12 @@ static sv_limits limits_of(const struct spec *s, const struct model_limits *l, u
     };
 }
 
+// Bytes on the device and in the files.
 static int plan_weights(const struct model *m, const sv_kernels *k, const sv_dev_options *o,
-                        uint64_t *bytes, struct err *err)
+                        uint64_t *bytes, uint64_t *stored, struct err *err)
 {
     struct weight w;
-    *bytes = 0;
+    *bytes = *stored = 0;
     for (uint32_t i = 0; i < weights_count(&m->spec); i++) {
         int rc = weights_get(&m->spec, m->format, m->files, i, &w, err);
         if (rc < 0)
@@ -48,8 +50,9 @@ static int plan_weights(const struct model *m, const sv_kernels *k, const sv_dev
         if (n == 0)
             return err_set(err, SV_E_UNSUPPORTED,
                            "tensor '%s': the backend %s does not have %s with %" PRIu64 " columns",
-                           w.first->name, k->name, w.first->type, w.desc.cols);
+                           w.name, k->name, w.type, w.desc.cols);
         *bytes += n;
+        *stored += w.bytes;
     }
     return 0;
 }
@@ -82,7 +85,7 @@ int model_plan(const struct model *m, const sv_kernels *k, const sv_dev_options 
                const struct model_limits *l, struct model_memory *ret, struct err *err)
 {
     struct model_memory memory = {0};
-    int rc = plan_weights(m, k, o, &memory.weights, err);
+    int rc = plan_weights(m, k, o, &memory.weights, &memory.stored, err);
     if (rc == 0)
         rc = plan_session(m, k, o, l, &memory, err);
     if (rc < 0)
@@ -98,19 +101,13 @@ struct loading {
     sv_dev *dev;
     model_progress *progress;
     void *arg;
-    sv_weight **weight; // [layers * WEIGHT_SLOTS]; those of the whole model lie in layer 0
-    uint64_t bytes_done, bytes_all;
+    uint64_t bytes_done, bytes_all; // of weights
 };
 
 static void tell(const struct loading *l, double done, const char *what)
 {
     if (l->progress)
         l->progress(l->arg, done, what);
-}
-
-static sv_weight *weight_at(const struct loading *l, uint32_t layer, enum weight_slot slot)
-{
-    return l->weight[layer * WEIGHT_SLOTS + slot];
 }
 
 /*
@@ -122,7 +119,7 @@ static int align(const void **data, uint32_t dtype, uint64_t elements, void **co
     enum { ALIGN = 4 };
     sv_dtype_info type = sv_dtype(dtype);
     *copy = NULL;
-    if ((uintptr_t)*data % ALIGN == 0)
+    if ((uintptr_t)*data % ALIGN == 0) // NULL as well
         return 0;
     CHECK(type.elements > 0);
     uint64_t n = elements / type.elements * type.bytes;
@@ -138,11 +135,15 @@ static int hand_over(const struct loading *l, const struct weight *w, sv_weight 
     sv_weight_desc desc = w->desc;
     void *data[SV_PARTS_MAX] = {0}, *bias[SV_PARTS_MAX] = {0};
     int rc = 0;
+    desc.keep = 1; // the files stay open
     for (uint32_t i = 0; i < desc.n_parts && rc == 0; i++) {
         sv_part_desc *p = &desc.part[i];
+        bool made_up = !p->data;
         rc = align(&p->data, p->dtype, p->rows * desc.cols, &data[i]);
-        if (rc == 0)
+        if (rc == 0 && !made_up)
             rc = align(&p->bias, p->bias_dtype, p->rows, &bias[i]);
+        if (data[i] || bias[i])
+            desc.keep = 0;
     }
     if (rc == 0)
         rc = l->m->k->weight(l->dev, &desc, ret, why);
@@ -155,33 +156,46 @@ static int hand_over(const struct loading *l, const struct weight *w, sv_weight 
 
 static int load_weights(struct loading *l, struct err *err)
 {
-    const struct model *m = l->m;
+    struct model *m = l->m;
     struct weight w;
-    l->bytes_all = tensors_bytes(m->files) + 1;
-    tensors_prefetch(m->files);
     for (uint32_t i = 0; i < weights_count(&m->spec); i++) {
         char why[SV_WHY_MAX] = "no memory";
         int rc = weights_get(&m->spec, m->format, m->files, i, &w, err);
         if (rc < 0)
             return rc;
-        rc = hand_over(l, &w, &l->weight[w.layer * WEIGHT_SLOTS + w.slot], why);
+        rc = hand_over(l, &w, &m->weight[w.layer * WEIGHT_SLOTS + w.slot], why);
         if (rc < 0)
-            return err_set(err, rc, "tensor '%s': %s", w.first->name, why);
+            return err_set(err, rc, "tensor '%s': %s", w.name, why);
         l->bytes_done += w.bytes;
-        tell(l, 0.98 * (double)l->bytes_done / (double)l->bytes_all, w.first->name);
+        tell(l, (double)l->bytes_done / (double)l->bytes_all, w.name);
     }
     return 0;
 }
 
+static void *prefetch(void *files)
+{
+    tensors_prefetch(files);
+    return NULL;
+}
+
+// Asking for the pages of 16 GB takes the system a while, even when it has them all.
+static int load_beside_prefetch(struct loading *l, struct err *err)
+{
+    pthread_t thread;
+    void *files = (void *)(uintptr_t)l->m->files;
+    bool started = files && pthread_create(&thread, NULL, prefetch, files) == 0;
+    int rc = load_weights(l, err);
+    if (started)
+        pthread_join(thread, NULL);
+    return rc;
+}
+
 /* programs */
 
-struct buffers {
-    sv_buf *x, *q, *out, *ff;
-};
-
-static int make_buffers(const struct model *m, struct buffers *b, char *why)
+static int make_buffers(struct model *m, char *why)
 {
     const sv_kernels *k = m->k;
+    struct buffers *b = &m->buffers;
     uint64_t q = (uint64_t)m->spec.heads * m->spec.head_dim;
     int rc = k->buffer(m->session, m->spec.d_model, &b->x, why);
     if (rc == 0)
@@ -193,23 +207,28 @@ static int make_buffers(const struct model *m, struct buffers *b, char *why)
     return rc;
 }
 
-static sv_norm norm_of(const struct loading *l, uint32_t layer, enum weight_slot slot)
+static sv_weight *weight_at(const struct model *m, uint32_t layer, enum weight_slot slot)
 {
-    return (sv_norm){.w = weight_at(l, layer, slot), .eps = (float)l->m->spec.norm_eps};
+    return m->weight[layer * WEIGHT_SLOTS + slot];
+}
+
+static sv_norm norm_of(const struct model *m, uint32_t layer, enum weight_slot slot)
+{
+    return (sv_norm){.w = weight_at(m, layer, slot), .eps = (float)m->spec.norm_eps};
 }
 
 // Failures are told by ready().
-static void record_layer(const struct loading *l, sv_program *p, const struct buffers *b,
-                         const sv_rope *rope, uint32_t layer)
+static void record_layer(const struct model *m, sv_program *p, uint32_t layer)
 {
-    const struct spec *s = &l->m->spec;
-    const sv_kernels *k = l->m->k;
+    const struct spec *s = &m->spec;
+    const sv_kernels *k = m->k;
+    const struct buffers *b = &m->buffers;
     k->qkv(p, &(sv_qkv){.layer = layer,
-                        .norm = norm_of(l, layer, W_ATTN_NORM),
-                        .w = weight_at(l, layer, W_QKV),
-                        .q_norm = norm_of(l, layer, W_Q_NORM),
-                        .k_norm = norm_of(l, layer, W_K_NORM),
-                        .rope = rope,
+                        .norm = norm_of(m, layer, W_ATTN_NORM),
+                        .w = weight_at(m, layer, W_QKV),
+                        .q_norm = norm_of(m, layer, W_Q_NORM),
+                        .k_norm = norm_of(m, layer, W_K_NORM),
+                        .rope = &m->rope,
                         .x = b->x,
                         .q = b->q});
     k->attend(p, &(sv_attend){.layer = layer,
@@ -217,65 +236,59 @@ static void record_layer(const struct loading *l, sv_program *p, const struct bu
                               .scale = (float)s->attention_scale,
                               .q = b->q,
                               .out = b->out});
-    k->project(p, &(sv_project){.w = weight_at(l, layer, W_O), .x = b->out, .y = b->x});
-    k->gate_up(p, &(sv_gate_up){.norm = norm_of(l, layer, W_FF_NORM),
-                                .w = weight_at(l, layer, W_GATE_UP),
+    k->project(p, &(sv_project){.w = weight_at(m, layer, W_O), .x = b->out, .y = b->x});
+    k->gate_up(p, &(sv_gate_up){.norm = norm_of(m, layer, W_FF_NORM),
+                                .w = weight_at(m, layer, W_GATE_UP),
                                 .activation = SV_SILU,
                                 .x = b->x,
                                 .y = b->ff});
-    k->project(p, &(sv_project){.w = weight_at(l, layer, W_DOWN), .x = b->ff, .y = b->x});
+    k->project(p, &(sv_project){.w = weight_at(m, layer, W_DOWN), .x = b->ff, .y = b->x});
 }
 
-static int record(const struct loading *l, const struct buffers *b, const sv_rope *rope,
-                  uint32_t size, sv_program **ret, char *why)
+static int record(struct model *m, uint32_t i)
 {
-    const struct spec *s = &l->m->spec;
-    const sv_kernels *k = l->m->k;
-    int rc = k->record(l->m->session, size, ret, why);
+    const struct spec *s = &m->spec;
+    const sv_kernels *k = m->k;
+    sv_program *p;
+    int rc = k->record(m->session, m->size[i], &p, m->why);
     if (rc < 0)
         return rc;
-    k->embed(*ret, weight_at(l, 0, W_TABLE), 1, b->x);
+    k->embed(p, weight_at(m, 0, W_TABLE), 1, m->buffers.x);
     for (uint32_t layer = 0; layer < s->layers; layer++)
-        record_layer(l, *ret, b, rope, layer);
-    k->head(*ret, &(sv_head){.norm = norm_of(l, 0, W_OUT_NORM),
-                             .w = weight_at(l, 0, s->tied ? W_TABLE : W_HEAD),
-                             .x = b->x});
-    return k->ready(*ret, why);
-}
-
-static int make_programs(const struct loading *l, char *why)
-{
-    struct model *m = l->m;
-    struct buffers b;
-    const struct spec_rope *r = &m->spec.rope;
-    int rc = make_buffers(m, &b, why);
-    if (rc < 0)
-        return rc;
-    float *inv_freq = xcalloc(r->dims / 2, sizeof *inv_freq);
-    rope_frequencies(r, inv_freq);
-    sv_rope rope = {r->style, r->dims, inv_freq, rope_scale(r)};
-    m->n_programs = m->k->buckets(m->session, m->size);
-    CHECK(m->n_programs >= 1 && m->n_programs <= SV_BUCKETS_MAX);
-    for (uint32_t i = 0; i < m->n_programs && rc == 0; i++) {
-        tell(l, 0.98 + 0.02 * i / m->n_programs, "programs");
-        rc = record(l, &b, &rope, m->size[i], &m->program[i], why);
-    }
-    xfree(inv_freq);
+        record_layer(m, p, layer);
+    k->head(p, &(sv_head){.norm = norm_of(m, 0, W_OUT_NORM),
+                          .w = weight_at(m, 0, s->tied ? W_TABLE : W_HEAD),
+                          .x = m->buffers.x});
+    rc = k->ready(p, m->why);
+    if (rc == 0)
+        m->program[i] = p;
     return rc;
 }
 
+static void make_rope(struct model *m)
+{
+    const struct spec_rope *r = &m->spec.rope;
+    float *inv_freq = xcalloc(r->dims / 2, sizeof *inv_freq);
+    rope_frequencies(r, inv_freq);
+    m->rope = (sv_rope){r->style, r->dims, inv_freq, rope_scale(r)};
+}
+
+// The session first: a GPU clears its memory while the weights are on their way.
 static int load(struct loading *l, const struct model_limits *limits, struct err *err)
 {
     struct model *m = l->m;
     char why[SV_WHY_MAX] = "";
-    int rc = load_weights(l, err);
-    if (rc < 0)
-        return rc;
     sv_limits sizes = limits_of(&m->spec, limits, m->n_blocks);
-    rc = m->k->session(l->dev, &sizes, &m->session, why);
+    int rc = m->k->session(l->dev, &sizes, &m->session, why);
     if (rc == 0)
-        rc = make_programs(l, why);
-    return rc < 0 ? err_set(err, rc, "%s", why) : 0;
+        rc = make_buffers(m, why);
+    if (rc < 0)
+        return err_set(err, rc, "%s", why);
+    make_rope(m);
+    m->weight = xcalloc((size_t)m->spec.layers * WEIGHT_SLOTS, sizeof(sv_weight *));
+    m->n_programs = m->k->buckets(m->session, m->size);
+    CHECK(m->n_programs >= 1 && m->n_programs <= SV_BUCKETS_MAX);
+    return load_beside_prefetch(l, err);
 }
 
 int model_load(struct model *m, const sv_kernels *k, sv_dev *dev, const sv_dev_options *o,
@@ -292,14 +305,14 @@ int model_load(struct model *m, const sv_kernels *k, sv_dev *dev, const sv_dev_o
         return rc;
     m->k = k;
     m->n_blocks = memory.n_blocks;
-    l.weight = xcalloc((size_t)m->spec.layers * WEIGHT_SLOTS, sizeof(sv_weight *));
+    l.bytes_all = memory.stored + 1;
     rc = load(&l, limits, err);
-    xfree(l.weight);
     if (rc < 0) {
         m->session = NULL;
         return err_ctx(err, "loading '%s' on %s", m->path, k->name);
     }
-    tensors_forget(m->files);
+    if (m->files)
+        tensors_forget(m->files);
     tell(&l, 1, "loaded");
     return 0;
 }
@@ -314,10 +327,28 @@ uint32_t model_blocks(const struct model *m)
     return m->n_blocks;
 }
 
-sv_program *model_program(const struct model *m, uint32_t n_tokens, uint32_t n_rows)
+sv_program *model_program(struct model *m, uint32_t n_tokens, uint32_t n_rows)
 {
     for (uint32_t i = 0; i < m->n_programs; i++)
-        if (m->size[i] >= n_tokens && m->size[i] >= n_rows)
+        if (m->size[i] >= n_tokens && m->size[i] >= n_rows) {
+            if (!m->program[i])
+                record(m, i);
             return m->program[i];
+        }
     BUG("no program for %u tokens and %u rows", (unsigned)n_tokens, (unsigned)n_rows);
+}
+
+int model_record_next(struct model *m)
+{
+    for (uint32_t i = 0; i < m->n_programs; i++)
+        if (!m->program[i]) {
+            int rc = record(m, i);
+            return rc < 0 ? rc : 1;
+        }
+    return 0;
+}
+
+const char *model_why(const struct model *m)
+{
+    return m->why;
 }

@@ -15,6 +15,9 @@ enum { NAMES_MAX = 64, NAME_BYTES = 1024, NAMES_TEXT = 128 << 10 };
 const sv_option options_table[OPTIONS_COUNT] = {
     {SV_PATH, SV_REQUIRED, "model", NULL, 0, 0,
      "A .gguf file, or a folder in Hugging Face's layout."},
+    {SV_STR, 0, "load_format", "auto", 0, 0,
+     "auto: weights come from the model's files. dummy: they are made up, for measuring without "
+     "files."},
     {SV_JSON, 0, "served_model_name", NULL, 0, 0,
      "The model's name in the API, or a list: the name, then aliases. By default the "
      "deployment's."},
@@ -145,8 +148,11 @@ static int read_choices(const sv_host *h, const sv_cfg *cfg, struct options *o, 
     static const char *const policies[] = {"fcfs", "priority", NULL};
     static const char *const sources[] = {"auto", "vllm", NULL};
     static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
-    int v = 0, a = 0, d = 0, p = 0, s = 0;
+    static const char *const formats[] = {"auto", "dummy", NULL};
+    int v = 0, f = 0, a = 0, d = 0, p = 0, s = 0;
     int rc = choose(h, cfg, "device", devices, &v, err);
+    if (rc == 0)
+        rc = choose(h, cfg, "load_format", formats, &f, err);
     if (rc == 0)
         rc = choose(h, cfg, "activations", activations, &a, err);
     if (rc == 0)
@@ -155,7 +161,8 @@ static int read_choices(const sv_host *h, const sv_cfg *cfg, struct options *o, 
         rc = choose(h, cfg, "scheduling_policy", policies, &p, err);
     if (rc == 0)
         rc = choose(h, cfg, "generation_config", sources, &s, err);
-    o->device = (uint32_t)v;      // DEVICE_* in this order
+    o->device = (uint32_t)v; // DEVICE_* in this order
+    o->dummy = f == 1;
     o->activations = (uint32_t)a; // SV_ACT_* in this order
     o->kv_dtype = d - 1;          // SV_F32, SV_F16, SV_BF16 in this order
     o->priority = p == 1;

@@ -12,7 +12,7 @@
 
 struct err;
 
-enum { OPTIONS_COUNT = 23 };
+enum { OPTIONS_COUNT = 24 };
 extern const sv_option options_table[OPTIONS_COUNT];
 
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
@@ -21,6 +21,7 @@ enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 struct options {
     const char *model;
     uint32_t device;  // DEVICE_*
+    bool dummy;       // load_format
     double gpu_share; // gpu_memory_utilization
     char **names;     // owned: the id, then aliases
     uint32_t n_names;

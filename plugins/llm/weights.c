@@ -106,17 +106,32 @@ static int check_type(const struct tensor *t, bool vector, struct err *err)
                    t->type, known);
 }
 
-static int find(const struct spec *s, enum arch_format format, const struct tensors *files,
-                enum tensor_role role, uint32_t layer, const struct tensor **ret, struct err *err)
+static struct tensor make_up(struct shape want)
 {
-    char name[ARCH_NAME];
+    uint64_t rows = want.rows ? want.rows : 1;
+    return (struct tensor){.type = "BF16",
+                           .dtype = SV_BF16,
+                           .n_dims = want.rows ? 2 : 1,
+                           .dim = {want.rows ? want.rows : want.cols, want.rows ? want.cols : 1},
+                           .bytes = rows * want.cols * 2};
+}
+
+static int find(const struct spec *s, enum arch_format format, const struct tensors *files,
+                enum tensor_role role, uint32_t layer, struct tensor *ret, char name[ARCH_NAME],
+                struct err *err)
+{
     struct shape want = shape_of(s, role);
     arch_tensor_name(format, role, layer, name);
-    *ret = tensors_find(files, name);
-    if (!*ret)
+    if (!files) {
+        *ret = make_up(want);
+        return 0;
+    }
+    const struct tensor *t = tensors_find(files, name);
+    if (!t)
         return err_set(err, SV_E_INVALID, "tensor '%s' is missing", name);
-    int rc = check_shape(*ret, want, err);
-    return rc < 0 ? rc : check_type(*ret, want.rows == 0, err);
+    *ret = *t;
+    int rc = check_shape(t, want, err);
+    return rc < 0 ? rc : check_type(t, want.rows == 0, err);
 }
 
 static bool has_slot(const struct spec *s, enum weight_slot slot)
@@ -156,29 +171,33 @@ static void place(const struct spec *s, uint32_t i, struct weight *w)
 static int get_part(const struct spec *s, enum arch_format format, const struct tensors *files,
                     uint32_t part, struct weight *w, struct err *err)
 {
-    const struct tensor *t, *bias = NULL;
-    int rc = find(s, format, files, table[w->slot].part[part], w->layer, &t, err);
+    static const char there; // data that is made up has no address, but a bias is told by its own
+    struct tensor t, bias = {.n_dims = 0};
+    char name[ARCH_NAME];
+    int rc = find(s, format, files, table[w->slot].part[part], w->layer, &t, name, err);
+    if (part == 0) {
+        memcpy(w->name, name, sizeof name);
+        w->type = t.type;
+    }
     if (rc == 0 && table[w->slot].biased && s->has[table[w->slot].bias[part]])
-        rc = find(s, format, files, table[w->slot].bias[part], w->layer, &bias, err);
+        rc = find(s, format, files, table[w->slot].bias[part], w->layer, &bias, name, err);
     if (rc < 0)
         return rc;
     w->desc.part[part] =
-        (sv_part_desc){.data = t->data, .rows = t->n_dims == 2 ? t->dim[0] : 1, .dtype = t->dtype};
-    if (bias) {
-        w->desc.part[part].bias = bias->data;
-        w->desc.part[part].bias_dtype = bias->dtype;
+        (sv_part_desc){.data = t.data, .rows = t.n_dims == 2 ? t.dim[0] : 1, .dtype = t.dtype};
+    if (bias.n_dims) {
+        w->desc.part[part].bias = files ? bias.data : &there;
+        w->desc.part[part].bias_dtype = bias.dtype;
     }
-    w->desc.cols = t->dim[t->n_dims - 1];
-    w->bytes += t->bytes + (bias ? bias->bytes : 0);
-    if (part == 0)
-        w->first = t;
+    w->desc.cols = t.dim[t.n_dims - 1];
+    w->bytes += t.bytes + bias.bytes;
     return 0;
 }
 
 int weights_get(const struct spec *s, enum arch_format format, const struct tensors *files,
                 uint32_t i, struct weight *ret, struct err *err)
 {
-    struct weight w = {.desc.size = sizeof w.desc};
+    struct weight w = {.desc = {.size = sizeof w.desc, .seed = i}};
     place(s, i, &w);
     w.desc.role = table[w.slot].role;
     w.desc.n_parts = table[w.slot].n_parts;
@@ -214,6 +233,8 @@ int weights_check(const struct spec *s, enum arch_format format, const struct te
         if (rc < 0)
             return rc;
     }
+    if (!files)
+        return 0;
     int rc = 0;
     bool *used = xcalloc(tensors_count(files), sizeof *used);
     for (int role = 0; role < TENSOR_ROLES; role++)

@@ -5,12 +5,12 @@
  * tensors with their biases, found in the files by name and checked for shape and type.
  *
  * Order   the embedding table, the last norm, the head (unless tied), then layer by layer.
+ * Dummy   files NULL: every tensor is there, bf16, with data NULL, which a backend makes up.
  * Owner   data pointers are the files'.
  */
 #include "kernels/kernels.h"
 #include "llm/arch.h"
 
-struct tensor;
 struct tensors;
 
 enum weight_slot { // of the whole model, then of a layer
@@ -31,9 +31,10 @@ enum weight_slot { // of the whole model, then of a layer
 struct weight {
     sv_weight_desc desc;
     enum weight_slot slot;
-    uint32_t layer; // 0 for those of the whole model
-    uint64_t bytes; // of its tensors in the files
-    const struct tensor *first;
+    uint32_t layer;       // 0 for those of the whole model
+    uint64_t bytes;       // of its tensors in the files
+    char name[ARCH_NAME]; // of the first
+    const char *type;     // likewise
 };
 
 uint32_t weights_count(const struct spec *s);

@@ -134,3 +134,17 @@ def test_options_that_hold_less_than_the_gpu_are_kept(server, gpus, plugins):
     answers(s)
     kv, kind, _, _ = loaded(s)
     assert kind == "F16" and kv == pytest.approx(8, rel=0.05)
+
+
+def test_dummy_weights_are_made_up_the_same_each_time(server, tmp_path):
+    shape = tmp_path / "shape"
+    shutil.copytree(llm.DATA / "tiny-qwen3", shape, ignore=shutil.ignore_patterns("*.safetensors*"))
+
+    def text(**config):
+        s = server([llm.app(shape, **config)], plugins=llm.PLUGINS, ready={"tiny": "v1/models"})
+        return answers(s)
+
+    first = text(load_format="dummy")
+    assert first == text(load_format="dummy") and first
+    refused = server([llm.app(shape)], plugins=llm.PLUGINS, ready={"tiny": None})
+    assert "model.safetensors" in failed(refused)

@@ -284,13 +284,44 @@ static void check_program(const char *name, const char *want)
     reset(0);
     assert_int_equal(
         model_load(m, &kernels, (sv_dev *)(void *)dev, NULL, &limits, NULL, NULL, NULL), 0);
-    assert_string_equal(buf_cstr(&fake.log), want);
+    assert_int_equal(buf_len(&fake.log), 0); // programs are recorded when they are needed
     assert_ptr_equal(model_program(m, 1, 1), (sv_program *)(uintptr_t)1);
+    assert_string_equal(buf_cstr(&fake.log), want);
     assert_ptr_equal(model_program(m, 2, 1), (sv_program *)(uintptr_t)8);
     assert_ptr_equal(model_program(m, 8, 0), (sv_program *)(uintptr_t)8);
     assert_ptr_equal(model_program(m, 1, 2), (sv_program *)(uintptr_t)8);
+    uint32_t calls = fake.calls;
+    assert_ptr_equal(model_program(m, 3, 1), (sv_program *)(uintptr_t)8);
+    assert_int_equal(fake.calls, calls);       // and once
+    assert_int_equal(model_record_next(m), 1); // what nobody has asked for
+    assert_int_equal(fake.calls, calls + 2);
+    assert_int_equal(model_record_next(m), 0);
     assert_ptr_equal(model_program(m, 9, 1), (sv_program *)(uintptr_t)64);
+    assert_int_equal(fake.calls, calls + 2);
     model_close(m);
+    xfree(dev);
+}
+
+static void tells_why_recording_failed(void **state)
+{
+    (void)state;
+    sv_weight_desc *dev = xcalloc(64, sizeof *dev);
+    for (uint32_t at = 1; at <= 2; at++) { // record(), ready()
+        struct model *m = open_model("tiny-llama");
+        char want[32];
+        reset(0);
+        assert_int_equal(
+            model_load(m, &kernels, (sv_dev *)(void *)dev, NULL, &limits, NULL, NULL, NULL), 0);
+        fake.fail = fake.calls + at;
+        snprintf(want, sizeof want, "call %u failed", (unsigned)fake.fail);
+        if (at == 1)
+            assert_null(model_program(m, 1, 1));
+        else
+            assert_int_equal(model_record_next(m), SV_E_NOMEM);
+        assert_string_equal(model_why(m), want);
+        assert_non_null(model_program(m, 1, 1)); // it may work the next time
+        model_close(m);
+    }
     xfree(dev);
 }
 
@@ -569,6 +600,42 @@ static void takes_odd_files(void **state)
     buf_finish(&file);
 }
 
+// Without weights: config.json alone says what they are, and a backend makes them up.
+static void makes_up_weights(void **state)
+{
+    (void)state;
+    struct model *m;
+    struct model_memory real, made;
+    struct err err = {0};
+    sv_weight_desc *dev = xcalloc(64, sizeof *dev);
+    reset(0);
+    assert_int_equal(model_open_dummy(LLM_DATA "/tiny-llama-bias", &m, &err), 0);
+    assert_int_equal(model_check(m, &err), 0);
+    assert_int_equal(
+        model_load(m, &kernels, (sv_dev *)(void *)dev, NULL, &limits, NULL, NULL, &err), 0);
+    uint64_t seed = 0;
+    for (const sv_weight_desc *d = dev; d->size; d++) {
+        assert_true(seed == 0 || d->seed > seed);
+        seed = d->seed;
+        for (uint32_t i = 0; i < d->n_parts; i++) {
+            assert_null(d->part[i].data);
+            assert_int_equal(d->part[i].dtype, SV_BF16);
+        }
+        assert_int_equal(d->part[0].bias != NULL,
+                         d->role == SV_QKV || d->role == SV_GATE_UP ||
+                             (d->role == SV_MATRIX && d->part[0].rows < 320));
+    }
+    assert_int_equal(model_plan(m, &kernels, NULL, &limits, &made, NULL), 0);
+    model_close(m);
+    m = open_model("tiny-llama-bias");
+    assert_int_equal(model_plan(m, &kernels, NULL, &limits, &real, NULL), 0);
+    assert_int_equal(real.stored, made.stored);
+    model_close(m);
+    xfree(dev);
+    assert_true(model_open_dummy(LLM_DATA "/tiny-llama.gguf", &m, &err) < 0);
+    assert_non_null(strstr(err.msg, "dummy weights want a folder"));
+}
+
 static void opens_models_alone(void **state)
 {
     (void)state;
@@ -608,11 +675,17 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plans_what_it_takes), cmocka_unit_test(records_blocks),
-        cmocka_unit_test(survives_failures),   cmocka_unit_test(refuses_plans),
-        cmocka_unit_test(reads_templates),     cmocka_unit_test(opens_folders),
-        cmocka_unit_test(checks_tensors),      cmocka_unit_test(takes_odd_files),
+        cmocka_unit_test(plans_what_it_takes),
+        cmocka_unit_test(records_blocks),
+        cmocka_unit_test(tells_why_recording_failed),
+        cmocka_unit_test(survives_failures),
+        cmocka_unit_test(refuses_plans),
+        cmocka_unit_test(reads_templates),
+        cmocka_unit_test(opens_folders),
+        cmocka_unit_test(checks_tensors),
+        cmocka_unit_test(takes_odd_files),
         cmocka_unit_test(opens_models_alone),
+        cmocka_unit_test(makes_up_weights),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
