@@ -4,7 +4,7 @@
 
 Usage: judge.py LOGITS KERNELS.so FOLDER...
 LOGITS is the program of logits.c; a FOLDER is a model with weights in Hugging Face's layout. For each: a
-prompt of random ids through transformers in float32 and in bfloat16, on the GPU, and through the backend.
+prompt of random ids through transformers in float32 and in bfloat16, on a GPU where there is one, and through the backend.
 
 error    ||logits - f32's|| / ||f32's||, over all positions. The backend's may be SLACK times torch bf16's;
          of a model of few columns, where one rounding weighs much, SLACK_TINY.
@@ -24,23 +24,24 @@ import torch
 from transformers import AutoModelForCausalLM
 
 PROMPT, GREEDY = 301, 48
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SLACK, SLACK_TINY, TINY_COLUMNS = 1.1, 1.5, 128
 
 
 def load(folder, dtype):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
-    return model.to("cuda").eval()
+    return model.to(DEVICE).eval()
 
 
 def logits_of(model, ids):
-    return model(torch.tensor([ids], device="cuda")).logits[0].float().cpu().numpy()
+    return model(torch.tensor([ids], device=DEVICE)).logits[0].float().cpu().numpy()
 
 
 def greedy_of(model, ids):
     """[(token, logits' gap to the next best)]"""
     found, past, feed = [], None, ids
     for _ in range(GREEDY):
-        out = model(torch.tensor([feed], device="cuda"), past_key_values=past, use_cache=True)
+        out = model(torch.tensor([feed], device=DEVICE), past_key_values=past)
         past = out.past_key_values
         best = torch.topk(out.logits[0, -1].float(), 2)
         feed = [int(best.indices[0])]

@@ -22,7 +22,7 @@ struct world {
     const sv_kernels *k;
     sv_dev *dev;
     struct model *m;
-    uint32_t vocab, context;
+    uint32_t vocab, context, n_prompt;
 };
 
 static void die(const char *what, const char *why)
@@ -74,6 +74,7 @@ static void set_slot(struct world *w, const int32_t *ids, uint32_t n)
                            .repetition = 1,
                            .logprobs = 3,
                            .history = ids,
+                           .n_history = n,
                            .prompt_len = n};
     if (w->k->slot(model_session(w->m), 0, &s) < 0)
         die("slot", "refused");
@@ -85,12 +86,14 @@ static const sv_result *run(struct world *w, const int32_t *ids, uint32_t pos, u
     char why[SV_WHY_MAX] = "";
     const sv_result *r;
     sv_batch *b = w->k->batch(model_session(w->m));
+    b->n_edits = 0;
     for (uint32_t i = 0; i < n; i++) {
         b->token[i] = ids ? ids[pos + i] : SV_SAMPLED;
         b->pos[i] = (int32_t)(pos + i);
         b->row_token[i] = (int32_t)i;
         b->row_slot[i] = 0;
-        b->row_want[i] = SV_DRAW;
+        // Within a prompt there is a next token already.
+        b->row_want[i] = ids && pos + i + 1 < w->n_prompt ? ids[pos + i + 1] : SV_DRAW;
         if (i == 0 || (pos + i) % SV_BLOCK == 0) {
             b->edit_slot[b->n_edits] = 0;
             b->edit_index[b->n_edits] = (int32_t)((pos + i) / SV_BLOCK);
@@ -158,7 +161,7 @@ int main(int argc, char **argv)
         return fprintf(stderr, "usage: logits KERNELS.so MODEL IDS N_GREEDY OUT\n"), 2;
     uint32_t n, wanted = (uint32_t)atoi(argv[4]);
     int32_t *ids = read_ids(argv[3], &n);
-    struct world w = {.context = n + wanted + SV_BLOCK};
+    struct world w = {.context = n + wanted + SV_BLOCK, .n_prompt = n};
     open_world(&w, argv[1], argv[2]);
     FILE *out = fopen(argv[5], "wb");
     if (!out)
