@@ -1,134 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * sample - logits to tokens: processors, one draw, logprobs; one block a row.
+ * sample - logits to tokens: processors, one draw, logprobs; a cluster of 8 CTAs a row.
  *
- * order    kernels.h's, which is vLLM's (vllm/v1/sample/sampler.py)
- * exact    thresholds for top_k and top_p come from radix histograms of integers (probabilities in
- *          units of 2^-40), the draw from an integer prefix sum: a row's token is a pure function
- * of (logits, slot, output number), whatever order the threads run in traffic  a handful of passes
- * over the row's logits, which stay in L2 draw     Philox4x32-10 (Salmon et al., SC 2011), key =
- * seed, counter = output number
+ * shape    logits [rows, vocab] f32. Each warp of a cluster has a span of ids, in shared memory;
+ *          one CTA with a copy in global memory where there are no clusters, or no room
+ * traffic  4 * vocab bytes a row, once; with processors and logprobs twice, and once more for the
+ *          rank of a token that is not among the alternatives. All else stays on the chip
+ * order    of effects: kernels.h's, which is vLLM's (vllm/v1/sample/sampler.py). Of equal logits
+ *          the lowest id is best; top_p keeps the lowest ids of those that equal the last
+ * exact    thresholds and the draw are of integers (sample_select.h): a row's token is a pure
+ *          function of (logits, slot, output number), the same alone, in a batch, on either path
+ * draw     Philox4x32-10 (Salmon et al., SC 2011), key = seed, counter = output number; 64 bits
+ *          against the running sum of weights, ids ascending
+ * oracle   tests/cuda/sample.cu, by sorting in double
  */
+#include "cuda/sample.h"
+
 #include "cuda/program.h"
+#include "cuda/sample_process.h"
 
-enum { THREADS = 1024 };
+enum { CLUSTER = 8 };
+constexpr float GREEDY_BELOW = 1e-5f; // vLLM's _SAMPLING_EPS
+constexpr float LOG2_E = 1.442695041f;
 
-struct best {
-    float value;
-    int32_t id;
-};
-
-static __device__ bool better(best a, best b) // lowest id among equals
+static __device__ __forceinline__ uint64_t entry_of(const seen &s)
 {
-    return a.value > b.value || (a.value == b.value && a.id < b.id);
+    return entry_of(s.wrong ? WRONG : key_of_float(s.value), s.id);
 }
 
-static __device__ best block_best(best x)
+static __device__ __forceinline__ bool right(uint64_t best)
 {
-    __shared__ best part[32];
-    for (int o = 16; o > 0; o >>= 1) {
-        best y = {__shfl_xor_sync(~0u, x.value, o), __shfl_xor_sync(~0u, x.id, o)};
-        if (better(y, x))
-            x = y;
-    }
-    __syncthreads();
-    if (threadIdx.x % 32 == 0)
-        part[threadIdx.x / 32] = x;
-    __syncthreads();
-    x = part[0];
-    for (int i = 1; i < THREADS / 32; i++)
-        if (better(part[i], x))
-            x = part[i];
-    return x;
-}
-
-template <class T> static __device__ T block_total(T x)
-{
-    __shared__ T part[32];
-    for (int o = 16; o > 0; o >>= 1)
-        x += __shfl_xor_sync(~0u, x, o);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0)
-        part[threadIdx.x / 32] = x;
-    __syncthreads();
-    T sum = 0;
-    for (int i = 0; i < THREADS / 32; i++)
-        sum += part[i];
-    return sum;
-}
-
-// The best id of values below `under` (in the order of better), over n values.
-static __device__ best next_best(const float *v, uint32_t n, best under, bool bounded)
-{
-    best mine = {-INFINITY, INT32_MAX};
-    for (uint32_t i = threadIdx.x; i < n; i += THREADS) {
-        best x = {v[i], (int32_t)i};
-        if ((!bounded || better(under, x)) && better(x, mine))
-            mine = x;
-    }
-    return block_best(mine);
-}
-
-static __device__ uint32_t order_key(float f) // unsigned order is the floats' order
-{
-    uint32_t u = __float_as_uint(f);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
-
-static __device__ uint64_t mass(float x, float most) // of a processed logit, in units of 2^-40
-{
-    return x == -INFINITY ? 0 : (uint64_t)(expf(x - most) * 1099511627776.0f);
-}
-
-/*
- * The highest key such that the weights of all values with at least that key reach `target`: a
- * radix search over four digits. Weights: 1 (counting) or the mass. Values below `floor` weigh
- * nothing.
- */
-static __device__ uint32_t threshold(const float *v, uint32_t n, float most, uint32_t floor,
-                                     uint64_t target, bool count)
-{
-    __shared__ unsigned long long bins[256];
-    __shared__ uint32_t chosen;
-    __shared__ unsigned long long left;
-    uint32_t prefix = 0;
-    uint64_t above = 0;
-    for (int shift = 24; shift >= 0; shift -= 8) {
-        for (uint32_t i = threadIdx.x; i < 256; i += THREADS)
-            bins[i] = 0;
-        __syncthreads();
-        for (uint32_t i = threadIdx.x; i < n; i += THREADS) {
-            uint32_t key = order_key(v[i]);
-            if (key < floor || (shift < 24 && key >> (shift + 8) != prefix))
-                continue;
-            uint64_t w = count ? 1 : mass(v[i], most);
-            if (w)
-                atomicAdd(&bins[key >> shift & 255], (unsigned long long)w);
-        }
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            uint64_t sum = above;
-            int d = 255;
-            for (; d > 0; d--) {
-                if (sum + bins[d] >= target)
-                    break;
-                sum += bins[d];
-            }
-            chosen = (uint32_t)d;
-            left = sum;
-        }
-        __syncthreads();
-        prefix = prefix << 8 | chosen;
-        above = left;
-        __syncthreads();
-    }
-    return prefix;
+    return key_of(best) != WRONG && key_of(best) > LEAST_KEY;
 }
 
 static __device__ uint64_t philox(uint64_t seed, uint64_t counter)
 {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 0, c3 = 0;
+#pragma unroll 1
     for (int i = 0; i < 10; i++) {
         uint64_t a = 0xD2511F53ull * c0, b = 0xCD9E8D57ull * c2;
         uint32_t n0 = (uint32_t)(b >> 32) ^ c1 ^ k0, n2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
@@ -142,214 +51,334 @@ static __device__ uint64_t philox(uint64_t seed, uint64_t counter)
     return (uint64_t)c1 << 32 | c0;
 }
 
-struct row {
-    const float *logits;
-    float *work;
-    uint32_t
-        *seen; // [vocab], zero between steps: bit 31 the prompt has it, else times in the output
-    const slot_state *st;
-    const int32_t *history, *lists;
-    const uint32_t *allowed;
-    uint32_t vocab, n_history; // tokens so far
-    int64_t number;            // of the output token to come
-};
-
-static __device__ bool plain(const slot_state *s)
+static __device__ __forceinline__ float power_of_2(float x)
 {
-    return !s->limited && s->n_stop * (s->min_tokens > 0) + s->n_bias + s->n_bad == 0 &&
-           s->repetition == 1 && s->frequency == 0 && s->presence == 0;
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
-// A sequence of n ids whose last one is banned when what came before it has just been said.
-static __device__ bool said(const row *r, const int32_t *bad, uint32_t n)
+// Values to probabilities over the best one's, 0 below `least`; their weights.
+static __device__ __forceinline__ uint64_t weigh(const part &p, float most, float least,
+                                                 float temperature, float min_p)
 {
-    if (n - 1 > r->n_history)
-        return false;
-    for (uint32_t i = 0; i + 1 < n; i++)
-        if (r->history[r->n_history - (n - 1) + i] != bad[i])
-            return false;
-    return true;
+    uint64_t sum = 0;
+    float by = LOG2_E / temperature;
+    auto one = [&](float x) {
+        float e = power_of_2((x - most) * by);
+        e = x >= least && e >= min_p ? e : 0;
+        sum += mass(e);
+        return e;
+    };
+    each_quad(p, [&](uint32_t off, const float4 &x) {
+        *(float4 *)(p.values + off) = float4{one(x.x), one(x.y), one(x.z), one(x.w)};
+    });
+    return sum;
 }
 
-static __device__ void ban(const row *r, int32_t id)
+// Which of this warp's ids holds `left` of the running sum of what the cut keeps.
+static __device__ __forceinline__ uint32_t holder(const part &p, const cut &c, uint64_t left,
+                                                  uint64_t ties)
 {
-    if (id >= 0 && id < (int32_t)r->vocab)
-        r->work[id] = -INFINITY;
+    for (uint32_t from = 0; from < p.n; from += 128) {
+        uint32_t off = from + 4 * lane_of();
+        float4 x = off < p.n ? *(const float4 *)(p.values + off) : float4{0, 0, 0, 0};
+        const float e[4] = {x.x, x.y, x.z, x.w};
+        uint32_t equal = 0;
+        for (uint32_t k = 0; k < 4; k++)
+            equal += e[k] == c.value;
+        uint64_t tie = warp_scan(equal) - equal, w[4], sum = 0;
+        for (uint32_t k = 0; k < 4; k++) {
+            bool kept = e[k] > c.value || (e[k] == c.value && tie < ties);
+            tie += e[k] == c.value;
+            w[k] = kept ? mass(e[k]) : 0;
+            sum += w[k];
+        }
+        uint64_t end = warp_scan(sum), before = end - sum;
+        uint32_t there = __ballot_sync(ALL_LANES, left < end);
+        if (there) {
+            uint32_t k = 0;
+            for (before += w[0]; k < 3 && left >= before; before += w[k])
+                k++;
+            return __shfl_sync(ALL_LANES, p.first + off + k, __ffs(there) - 1);
+        }
+        left -= __shfl_sync(ALL_LANES, end, 31);
+        uint64_t all = __shfl_sync(ALL_LANES, tie, 31);
+        ties -= min(ties, all);
+    }
+    return p.first;
 }
 
-static __device__ void process(const row *r)
+// What top_p keeps of the probabilities; total is their weight.
+template <int CTAS>
+static __device__ __forceinline__ cut nucleus(team<CTAS> &t, const part &p, const slot_state *s,
+                                              uint32_t vocab, uint64_t total)
 {
-    const slot_state *s = r->st;
-    const int32_t *stop = r->lists, *bias_id = stop + CUDA_LISTS_MAX,
-                  *bad = stop + 3 * CUDA_LISTS_MAX;
-    const float *bias = (const float *)(stop + 2 * CUDA_LISTS_MAX);
-    for (uint32_t i = threadIdx.x; i < r->vocab; i += THREADS)
-        r->work[i] = s->limited && !(r->allowed[i / 32] >> i % 32 & 1) ? -INFINITY : r->logits[i];
-    __syncthreads();
+    double share = s->top_p > 0 ? s->top_p : 0;
+    uint64_t target = max((uint64_t)ceil((double)total * share), (uint64_t)1);
+    // All that weigh less than an even part of what is left out cannot make up for it.
+    float even = __fdividef((float)((1 - share) * (double)total), (float)vocab);
+    float least = max(0.99f * even - 1, 0.5f) * (1 / WEIGHT_ONE);
+    bool few = vocab <= ITEMS || (s->top_k > 0 && s->top_k <= ITEMS / 2);
+    return find_cut(t, p, false, key_of_float(least), key_of_float(1), target, few);
+}
+
+template <int CTAS>
+static __device__ __forceinline__ float kth(team<CTAS> &t, const part &p, const seen &mine,
+                                            uint64_t best, uint32_t k, uint32_t vocab)
+{
+    uint32_t low = bound(t, mine.value, k);
+    bool few = vocab <= ITEMS || k <= ITEMS / 2;
+    return find_cut(t, p, true, low, key_of(best), k, few).value;
+}
+
+template <int CTAS>
+static __device__ __forceinline__ int32_t draw(team<CTAS> &t, const part &p, const row &r,
+                                               const seen &mine, uint64_t best, uint32_t vocab)
+{
+    const slot_state *s = r.st();
+    float least = -INFINITY;
+    if (s->top_k > 0 && s->top_k < vocab)
+        least = kth(t, p, mine, best, s->top_k, vocab);
+    uint64_t weight = weigh(p, float_of_key(key_of(best)), least, s->temperature, s->min_p);
     if (threadIdx.x == 0)
-        for (uint32_t at = 0; at < s->n_bad && bad[at] > 0; at += 1 + (uint32_t)bad[at])
-            if (said(r, bad + at + 1, (uint32_t)bad[at]))
-                ban(r, bad[at + bad[at]]);
-    if (r->number < (int64_t)s->min_tokens)
-        for (uint32_t i = threadIdx.x; i < s->n_stop; i += THREADS)
-            ban(r, stop[i]);
-    __syncthreads();
-    if (threadIdx.x == 0) // an id may be named twice
-        for (uint32_t i = 0; i < s->n_bias; i++)
-            if (bias_id[i] >= 0 && bias_id[i] < (int32_t)r->vocab)
-                r->work[bias_id[i]] += bias[i];
-    __syncthreads();
-    if (s->repetition == 1 && s->frequency == 0 && s->presence == 0)
-        return;
-    for (uint32_t i = threadIdx.x; i < r->n_history; i += THREADS) {
-        uint32_t *seen = &r->seen[r->history[i]];
-        if (i < s->prompt_len)
-            atomicOr(seen, 0x80000000u);
-        else
-            atomicAdd(seen, 1);
-    }
-    __syncthreads();
-    for (uint32_t i = threadIdx.x; i < r->n_history; i += THREADS) {
-        int32_t id = r->history[i];
-        uint32_t found = atomicExch(&r->seen[id], 0); // one thread alone finds it
-        if (!found)
-            continue;
-        float x = r->work[id];
-        uint32_t times = found & 0x7fffffffu;
-        x = x > 0 ? x / s->repetition : x * s->repetition;
-        x -= s->frequency * (float)times;
-        r->work[id] = x - (times > 0 ? s->presence : 0);
-    }
-    __syncthreads();
-}
-
-static __device__ int32_t draw(const row *r, const float *from)
-{
-    const slot_state *s = r->st;
-    uint32_t n = r->vocab;
-    float *w = r->work;
-    for (uint32_t i = threadIdx.x; i < n; i += THREADS)
-        w[i] = from[i] / s->temperature;
-    __syncthreads();
-    best top = next_best(w, n, best{0, 0}, false);
-    if (!(top.value > -INFINITY))
-        return -1;
-    uint32_t floor = order_key(-INFINITY) + 1;
-    if (s->min_p > 0)
-        floor = max(floor, order_key(top.value + logf(s->min_p)));
-    if (s->top_k > 0 && s->top_k < n)
-        floor = max(floor, threshold(w, n, top.value, floor, s->top_k, true));
-    uint64_t mine = 0;
+        t.s->token = id_of(best);
+    uint64_t total, before, of_warp = warp_sum(weight), ties = 0;
+    const uint64_t *told = t.tell(of_warp);
+    before = t.before_me(told, &total);
+    cut c = {0, 0};
     if (s->top_p < 1) {
-        for (uint32_t i = threadIdx.x; i < n; i += THREADS)
-            mine += order_key(w[i]) >= floor ? mass(w[i], top.value) : 0;
-        uint64_t total = block_total((unsigned long long)mine);
-        uint64_t target = (uint64_t)((double)total * (double)s->top_p);
-        floor = max(floor, threshold(w, n, top.value, floor, target > 0 ? target : 1, false));
-    }
-    // Inverse of the cumulated mass in the order of ids: a contiguous piece a thread.
-    __shared__ unsigned long long sums[THREADS];
-    __shared__ int32_t token;
-    uint32_t piece = (n + THREADS - 1) / THREADS, begin = min(threadIdx.x * piece, n);
-    uint32_t end = min(begin + piece, n);
-    mine = 0;
-    for (uint32_t i = begin; i < end; i++)
-        mine += order_key(w[i]) >= floor ? mass(w[i], top.value) : 0;
-    sums[threadIdx.x] = mine;
-    if (threadIdx.x == 0)
-        token = top.id;
-    __syncthreads();
-    for (uint32_t o = 1; o < THREADS; o <<= 1) {
-        unsigned long long add = threadIdx.x >= o ? sums[threadIdx.x - o] : 0;
-        __syncthreads();
-        sums[threadIdx.x] += add;
-        __syncthreads();
-    }
-    uint64_t total = sums[THREADS - 1];
-    uint64_t at = __umul64hi(philox(s->seed, (uint64_t)r->number), total); // in [0, total)
-    uint64_t before = sums[threadIdx.x] - mine;
-    if (at >= before && at < before + mine) {
-        uint64_t sum = before;
-        for (uint32_t i = begin; i < end; i++) {
-            sum += order_key(w[i]) >= floor ? mass(w[i], top.value) : 0;
-            if (at < sum) {
-                token = (int32_t)i;
-                break;
+        c = nucleus(t, p, s, vocab, total);
+        uint64_t sum = 0, one = mass(c.value), all;
+        uint32_t equal = 0;
+        each_quad(p, [&](uint32_t, const float4 &x) {
+            const float e[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+            for (uint32_t k = 0; k < 4; k++) {
+                sum += e[k] > c.value ? mass(e[k]) : 0;
+                equal += e[k] == c.value;
             }
+        });
+        equal = warp_sum(equal);
+        of_warp = warp_sum(sum);
+        t.tell_in(t.s->other, equal);
+        told = t.tell(of_warp);
+        uint64_t earlier = t.before_me(t.s->other, &all);
+        before = t.before_me(told, &total) + one * min(earlier, c.ties);
+        total += one * min(all, c.ties);
+        ties = min(c.ties - min(earlier, c.ties), (uint64_t)equal);
+        of_warp += one * ties;
+    }
+    uint64_t at = __umul64hi(philox(s->seed, (uint64_t)r.number()), total); // in [0, total)
+    if (at - before < of_warp) {
+        uint32_t id = holder(p, c, at - before, ties);
+        if (lane_of() < CTAS)
+            *t.in(lane_of(), &t.s->token) = (int32_t)id;
+    }
+    t.sync();
+    return t.s->token;
+}
+
+// The n best raw logits into s->top.
+template <int CTAS>
+static __device__ __forceinline__ void find_top(team<CTAS> &t, const part &p, const seen &mine,
+                                                uint64_t best, uint32_t n, uint32_t vocab)
+{
+    uint32_t low = vocab <= ITEMS ? LEAST_KEY : bound(t, mine.value, n);
+    if (gather(t, p, low, key_of(best)) <= ITEMS) {
+        if (threadIdx.x < n)
+            t.s->top[threadIdx.x] = t.s->item[threadIdx.x];
+    } else { // more equal ones than a list holds: one at a time
+        uint64_t last = best;
+        for (uint32_t k = 0; k < n; k++) {
+            if (threadIdx.x == 0)
+                t.s->top[k] = last;
+            uint64_t next = 0;
+            auto look = [&](float x, uint32_t off) {
+                uint64_t e = entry_of(key_of_float(x), p.first + off);
+                next = off < p.n && e < last ? max(next, e) : next;
+            };
+            each_quad(p, [&](uint32_t off, const float4 &x) {
+                look(x.x, off);
+                look(x.y, off + 1);
+                look(x.z, off + 2);
+                look(x.w, off + 3);
+            });
+            last = t.most(next);
         }
     }
     __syncthreads();
-    return token;
 }
 
-static __device__ void tell(session_view v, uint32_t at, const row *r, best top, int32_t token)
+// Log of the sum of exp(raw - best). Alternatives are told, and left in s->top.
+template <int CTAS>
+static __device__ __forceinline__ float tell_top(team<CTAS> &t, const session_view &v, uint32_t at,
+                                                 const part &p, const seen &mine, uint64_t best,
+                                                 uint32_t n)
 {
-    double mine = 0;
-    for (uint32_t i = threadIdx.x; i < r->vocab; i += THREADS)
-        mine += (double)expf(r->logits[i] - top.value);
-    float norm = top.value + (float)log(block_total(mine));
-    uint32_t higher = 0;
-    for (uint32_t i = threadIdx.x; i < r->vocab; i += THREADS)
-        higher += r->logits[i] > r->logits[token];
-    higher = block_total(higher);
-    if (threadIdx.x == 0) {
-        v.out_logprob[at] = r->logits[token] - norm;
-        v.out_rank[at] = (int32_t)higher + 1;
+    float most = float_of_key(key_of(best)), sum = 0;
+    auto one = [&](float x) { return power_of_2((x - most) * LOG2_E); };
+    each_quad(p, [&](uint32_t, const float4 &x) {
+        sum += (one(x.x) + one(x.y)) + (one(x.z) + one(x.w));
+    });
+    float norm = logf((float)t.sum((double)sum));
+    if (n > 0)
+        find_top(t, p, mine, best, n, v.vocab);
+    if (t.rank == 0 && threadIdx.x < n) {
+        uint64_t e = t.s->top[threadIdx.x];
+        v.out_top_id[at * SV_TOP_MAX + threadIdx.x] = id_of(e);
+        v.out_top_logprob[at * SV_TOP_MAX + threadIdx.x] = float_of_key(key_of(e)) - most - norm;
     }
-    best x = top;
-    for (uint32_t k = 0; k + 1 < r->st->logprobs && k < SV_TOP_MAX; k++) {
-        if (k > 0)
-            x = next_best(r->logits, r->vocab, x, true);
-        if (threadIdx.x == 0) {
-            v.out_top_id[at * SV_TOP_MAX + k] = x.id;
-            v.out_top_logprob[at * SV_TOP_MAX + k] = x.value - norm;
-        }
-    }
+    return norm;
 }
 
-static __global__ void __launch_bounds__(THREADS) sample_kernel(session_view v, uint32_t *seen)
+// 1 + how many raw logits are larger than x. s->top has the n best.
+template <int CTAS>
+static __device__ __forceinline__ uint32_t rank_of(team<CTAS> &t, const part &p, float x,
+                                                   float most, uint32_t n)
 {
-    uint32_t at = blockIdx.x;
-    if (at >= v.counts[2])
-        return;
-    uint32_t slot = (uint32_t)v.row_slot[at], pos = (uint32_t)v.pos[v.row_token[at]];
-    row r = {v.logits + (uint64_t)at * v.vocab,
-             v.work + (uint64_t)at * v.vocab,
-             seen + (uint64_t)at * v.vocab,
-             v.slots + slot,
-             v.history + (uint64_t)slot * (v.max_context + 1),
-             v.lists + 4ull * CUDA_LISTS_MAX * slot,
-             v.allowed + (uint64_t)slot * v.allowed_words,
-             v.vocab,
-             pos + 1,
-             (int64_t)pos + 1 - v.slots[slot].prompt_len};
-    uint32_t wrong = 0;
-    for (uint32_t i = threadIdx.x; i < v.vocab; i += THREADS)
-        wrong += !(r.logits[i] < INFINITY); // NaN or infinite
-    best top = next_best(r.logits, v.vocab, best{0, 0}, false);
+    if (x == most)
+        return 1;
+    uint32_t key = key_of_float(x), larger = 0;
+    for (uint32_t i = 0; i < n; i++)
+        larger += key_of(t.s->top[i]) > key;
+    if (larger < n)
+        return 1 + larger;
+    larger = 0;
+    auto look = [&](uint32_t, const float4 &y, uint32_t) {
+        larger += (y.x > x) + (y.y > x) + (y.z > x) + (y.w > x);
+        return true;
+    };
+    each_logits<4>(p, look, [](uint32_t, const float4 &, uint32_t) {});
+    return 1 + (uint32_t)t.sum((uint64_t)larger);
+}
+
+// values: of this CTA, [WARPS * span].
+template <int CTAS>
+static __device__ __forceinline__ void sample_row(team<CTAS> &t, const session_view &v, uint32_t at,
+                                                  float *values, uint32_t span)
+{
+    uint32_t slot = (uint32_t)v.row_slot[at], begin = t.rank * WARPS * span;
+    row r = {v, slot, (uint32_t)v.pos[v.row_token[at]] + 1};
+    part p;
+    p.logits = v.logits + (uint64_t)at * v.vocab;
+    p.values = values + threadIdx.x / 32 * span;
+    p.first = begin + threadIdx.x / 32 * span;
+    p.n = p.first < v.vocab ? min(v.vocab - p.first, span) : 0;
+    p.aligned = v.vocab % 4 == 0;
     int32_t token = v.row_want[at];
-    bool drawn = token == SV_DRAW;
-    if (block_total(wrong) > 0 || !(top.value > -INFINITY)) {
-        token = -1;
-    } else {
-        if (drawn && plain(r.st)) {
-            token = r.st->temperature == 0 ? top.id : draw(&r, r.logits);
-        } else if (drawn) {
-            process(&r);
-            best x = next_best(r.work, v.vocab, best{0, 0}, false);
-            token = !(x.value > -INFINITY) ? -1 : r.st->temperature == 0 ? x.id : draw(&r, r.work);
-        }
-        if (r.st->logprobs > 0 && token >= 0)
-            tell(v, at, &r, top, token);
+    bool drawn = token == SV_DRAW, greedy = r.st()->temperature < GREEDY_BELOW,
+         tells = r.st()->logprobs;
+    bool changed = drawn && !plain(r);
+    uint32_t n_top = tells ? min(min(r.st()->logprobs - 1, (uint32_t)SV_TOP_MAX), v.vocab) : 0;
+    uint64_t best = 0;
+    float most = 0, norm = 0; // of the raw logits
+    seen mine;
+    if (tells || !changed) {
+        mine = read(p, tells || (drawn && !greedy));
+        best = t.most(entry_of(mine));
+        most = float_of_key(key_of(best));
+        if (tells && right(best))
+            norm = tell_top(t, v, at, p, mine, best, n_top);
     }
-    if (threadIdx.x == 0) {
+    if (changed && (!tells || right(best))) {
+        mark(r, (uint32_t *)values, begin, WARPS * span);
+        mine = process(r, p);
+        best = t.most(entry_of(mine));
+    }
+    if (!right(best))
+        token = -1;
+    else if (drawn)
+        token = greedy ? id_of(best) : draw(t, p, r, mine, best, v.vocab);
+    bool leads = t.rank == 0 && threadIdx.x == 0;
+    if (tells && token >= 0) {
+        float x = p.logits[token];
+        uint32_t rank = rank_of(t, p, x, most, n_top);
+        if (leads) {
+            v.out_logprob[at] = x - most - norm;
+            v.out_rank[at] = (int32_t)rank;
+        }
+    }
+    if (leads) {
         v.out_token[at] = token;
         if (drawn)
             v.last[slot] = token;
     }
 }
 
+static __host__ __device__ __forceinline__ uint32_t span_of(uint32_t vocab, uint32_t warps)
+{
+    return ((vocab + warps - 1) / warps + 3) / 4 * 4;
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define CLUSTERED
+#endif
+extern __shared__ float4 values_of_cta[];
+
+static __global__ void CLUSTERED __launch_bounds__(THREADS, 2)
+    sample_cluster_kernel(const __grid_constant__ session_view v)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    __shared__ team_shared<CLUSTER> s;
+    uint32_t at = blockIdx.x / CLUSTER;
+    team<CLUSTER> t = {&s, blockIdx.x % CLUSTER, 0};
+    wait_previous();
+    let_next_start();
+    if (at < v.counts[2])
+        sample_row(t, v, at, (float *)values_of_cta, span_of(v.vocab, CLUSTER * WARPS));
+#endif
+}
+
+static __global__ void __launch_bounds__(THREADS, 1)
+    sample_kernel(const __grid_constant__ session_view v)
+{
+    __shared__ team_shared<1> s;
+    uint32_t span = span_of(v.vocab, WARPS);
+    team<1> t = {&s, 0, 0};
+    wait_previous();
+    let_next_start();
+    for (uint32_t at = blockIdx.x; at < v.counts[2]; at += gridDim.x)
+        sample_row(t, v, at, v.work + (uint64_t)blockIdx.x * WARPS * span, span);
+}
+
+uint64_t sample_work_bytes(const sv_limits *l)
+{
+    uint64_t rows = l->max_rows < SAMPLE_ROWS ? l->max_rows : SAMPLE_ROWS;
+    return round_up(4ull * WARPS * span_of(l->vocab, WARPS) * rows, 512);
+}
+
+static int attribute(cudaDeviceAttr what)
+{
+    int device = 0, value = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&value, what, device) != cudaSuccess)
+        return 0;
+    return value;
+}
+
+static bool fits_cluster(uint32_t bytes)
+{
+    return attribute(cudaDevAttrComputeCapabilityMajor) >= 9 &&
+           bytes + sizeof(team_shared<CLUSTER>) <=
+               (uint32_t)attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+}
+
+static void run_clusters(const session_view &v, uint32_t rows, uint32_t bytes, cudaStream_t q)
+{
+    if (cudaFuncSetAttribute(sample_cluster_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             (int)bytes) == cudaSuccess)
+        enqueue(sample_cluster_kernel, dim3(rows * CLUSTER), dim3(THREADS), bytes, q, v);
+}
+
 void sample_run(const session_view &v, uint32_t rows, cudaStream_t q)
 {
-    sample_kernel<<<rows, THREADS, 0, q>>>(v, v.seen);
+    uint32_t bytes = 4 * WARPS * span_of(v.vocab, CLUSTER * WARPS);
+    if (fits_cluster(bytes))
+        run_clusters(v, rows, bytes, q);
+    else
+        enqueue(sample_kernel, dim3(rows < SAMPLE_ROWS ? rows : SAMPLE_ROWS), dim3(THREADS), 0, q,
+                v);
 }

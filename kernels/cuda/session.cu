@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/attend.h"
 #include "cuda/program.h"
+#include "cuda/sample.h"
 #include "cuda/session.h"
 
 #include <stdlib.h>
@@ -11,7 +12,7 @@ enum { SCRATCH_ALIGN = 256 }; // bytes
 // Bytes of each part of a session, in one place: what is counted is what is made.
 struct sizes {
     uint64_t batch, edits, results, page_table, history, last, slots, lists, allowed, kv, logits,
-        scratch, token_slot, jobs, seqs, tiles, parts, tickets, widths;
+        work, scratch, token_slot, jobs, seqs, tiles, parts, tickets, widths;
     uint64_t total;
 };
 
@@ -69,7 +70,8 @@ static sizes sizes_of(const sv_limits *l)
     s.lists = 16ull * CUDA_LISTS_MAX * l->max_seqs;
     s.allowed = round_up(4ull * ((l->vocab + 31) / 32) * l->max_seqs, 512);
     s.kv = (uint64_t)l->n_blocks * block_bytes(NULL, l);
-    s.logits = 3 * round_up(4ull * l->vocab * l->max_rows, 512);
+    s.logits = round_up(4ull * l->vocab * l->max_rows, 512);
+    s.work = sample_work_bytes(l);
     s.scratch = round_up(2 * scratch_cols(l) * l->max_tokens + SCRATCH_ALIGN, 512);
     s.token_slot = round_up(4ull * l->max_tokens, 512);
     s.jobs = round_up(4ull * JOBS, 512);
@@ -79,7 +81,7 @@ static sizes sizes_of(const sv_limits *l)
     s.tickets = round_up(4ull * l->max_seqs * l->kv_heads, 512);
     s.widths = 4 * l->widths * l->max_tokens; // exactly what session_buffer() allocates
     s.total = s.batch + s.edits + s.results + s.page_table + s.history + s.last + s.slots +
-              s.lists + s.allowed + s.kv + s.logits + s.scratch + s.token_slot + s.jobs +
+              s.lists + s.allowed + s.kv + s.logits + s.work + s.scratch + s.token_slot + s.jobs +
               2 * s.seqs + s.tiles + s.parts + s.tickets + s.widths;
     return s;
 }
@@ -93,7 +95,7 @@ static bool limits_ok(const sv_limits *l)
 {
     return l->max_tokens && l->max_seqs && l->max_rows && l->max_context && l->n_blocks &&
            l->layers && l->heads && l->kv_heads && l->heads % l->kv_heads == 0 && l->head_dim &&
-           l->head_dim <= 256 && l->head_dim % 8 == 0 && l->vocab &&
+           l->head_dim <= 256 && l->head_dim % 8 == 0 && l->vocab && l->vocab <= SAMPLE_VOCAB &&
            (l->kv_dtype == SV_F32 || l->kv_dtype == SV_F16 || l->kv_dtype == SV_BF16);
 }
 
@@ -113,8 +115,7 @@ static bool make_device_parts(sv_session *s, const sizes *z, char *why)
         !MAKE(results, z->results) || !MAKE(v->page_table, z->page_table) ||
         !MAKE(v->history, z->history) || !MAKE(v->last, z->last) || !MAKE(v->slots, z->slots) ||
         !MAKE(v->lists, z->lists) || !MAKE(v->allowed, z->allowed) || !MAKE(v->k, z->kv / 2) ||
-        !MAKE(v->v, z->kv / 2) || !MAKE(v->logits, z->logits / 3) ||
-        !MAKE(v->work, z->logits / 3) || !MAKE(v->seen, z->logits / 3) ||
+        !MAKE(v->v, z->kv / 2) || !MAKE(v->logits, z->logits) || !MAKE(v->work, z->work) ||
         !MAKE(s->normed, z->scratch) || !MAKE(v->token_slot, z->token_slot) ||
         !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) || !MAKE(v->decode, z->seqs) ||
         !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) || !MAKE(v->tickets, z->tickets))
@@ -299,6 +300,8 @@ int session_slot(sv_session *s, uint32_t slot, const sv_sampling *p)
     memcpy(lists + CUDA_LISTS_MAX, p->bias_id, 4ull * p->n_bias);
     memcpy(lists + 2 * CUDA_LISTS_MAX, p->bias, 4ull * p->n_bias);
     memcpy(lists + 3 * CUDA_LISTS_MAX, p->bad, 4ull * p->n_bad);
+    for (uint32_t i = 0; i < p->n_bad && p->bad[i] > 0; i += 1 + (uint32_t)p->bad[i])
+        lists[3 * CUDA_LISTS_MAX + i] = -p->bad[i];
     memcpy(history, p->history, 4ull * p->n_history);
     cudaStream_t q = s->dev->stream;
     cudaError_t e = cudaMemcpyAsync(v->slots + slot, st, sizeof *st, cudaMemcpyHostToDevice, q);

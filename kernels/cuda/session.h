@@ -38,11 +38,12 @@ struct session_view {
     int32_t *history;    // [max_seqs, max_context + 1]
     int32_t *last;       // [max_seqs] sampled last
     slot_state *slots;   // [max_seqs]
-    int32_t *lists;    // [max_seqs, 4, CUDA_LISTS_MAX]: stop ids, bias ids, biases (f32), bad words
+    int32_t *lists;    // [max_seqs, 4, CUDA_LISTS_MAX]: stop ids, bias ids, biases (f32), bad words,
+                       // each as its length, negative, and its ids
     uint32_t *allowed; // [max_seqs, vocab / 32]
     void *k, *v;       // [layers][n_blocks][SV_BLOCK][kv_heads][head_dim] of kv_dtype
-    float *logits, *work; // [max_rows, vocab]: raw; processed
-    uint32_t *seen;       // [max_rows, vocab]: scratch of penalties, zero between steps
+    float *logits;     // [max_rows, vocab]
+    float *work;       // the sampler's scratch: sample.h
     int32_t *out_token, *out_rank, *out_top_id;
     float *out_logprob, *out_top_logprob;
     uint32_t max_tokens, max_seqs, max_rows, max_context, max_pages, n_blocks;

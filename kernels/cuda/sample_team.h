@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * sample_team - the CTAs that sample one row together, and what they tell one another.
+ *
+ * Team   CTAS of them: a cluster, or one alone. Their warps are numbered through.
+ * Tell   each warp writes a number into the shared memory of every CTA; after one barrier all
+ *        have all of them at home. Two places in turn, so that the next needs no other barrier.
+ * Order  numbers are joined in the order of the warps, or are integers: bits repeat.
+ */
+#include "cuda/device.h"
+
+enum {
+    THREADS = 512,
+    WARPS = THREADS / 32,
+    ITEMS = 2 * THREADS // bins of a histogram, or entries of a list: two a thread
+};
+constexpr uint32_t ALL_LANES = ~0u;
+
+template <int CTAS> struct team_shared {
+    unsigned long long item[ITEMS];
+    uint64_t told[2][CTAS * WARPS], other[CTAS * WARPS];
+    uint64_t part[WARPS]; // of a scan
+    uint64_t top[SV_TOP_MAX];
+    uint64_t before; // what crossing() found
+    uint32_t index;
+    int32_t token; // what was drawn
+};
+
+static __device__ __forceinline__ uint32_t lane_of()
+{
+    return threadIdx.x % 32;
+}
+
+static __device__ __forceinline__ uint32_t warp_sum(uint32_t x)
+{
+    return __reduce_add_sync(ALL_LANES, x);
+}
+
+static __device__ __forceinline__ uint64_t warp_sum(uint64_t x) // of weights: below 2^54
+{
+    uint32_t low = (uint32_t)x & ((1u << 27) - 1);
+    return warp_sum(low) + ((uint64_t)warp_sum((uint32_t)(x >> 27)) << 27);
+}
+
+static __device__ __forceinline__ double warp_sum(double x)
+{
+    for (int o = 16; o > 0; o >>= 1)
+        x += __shfl_xor_sync(ALL_LANES, x, o);
+    return x;
+}
+
+// Sum over the lanes up to this one.
+template <class T> static __device__ __forceinline__ T warp_scan(T x)
+{
+    for (uint32_t o = 1; o < 32; o <<= 1) {
+        T add = __shfl_up_sync(ALL_LANES, x, o);
+        x += lane_of() >= o ? add : 0;
+    }
+    return x;
+}
+
+// The larger key, of equal ones the lower id, is the larger entry.
+static __device__ __forceinline__ uint64_t entry_of(uint32_t key, uint32_t id)
+{
+    return (uint64_t)key << 32 | (uint32_t)~id;
+}
+
+static __device__ __forceinline__ uint32_t key_of(uint64_t entry)
+{
+    return (uint32_t)(entry >> 32);
+}
+
+static __device__ __forceinline__ int32_t id_of(uint64_t entry)
+{
+    return (int32_t) ~(uint32_t)entry;
+}
+
+static __device__ __forceinline__ uint64_t warp_most(uint64_t entry)
+{
+    uint32_t key = __reduce_max_sync(ALL_LANES, key_of(entry));
+    return (uint64_t)key << 32 |
+           __reduce_max_sync(ALL_LANES, key_of(entry) == key ? (uint32_t)entry : 0);
+}
+
+template <int CTAS> struct team {
+    enum { N = CTAS * WARPS };
+    team_shared<CTAS> *s;
+    uint32_t rank, turn;
+
+    __device__ __forceinline__ uint32_t me() const
+    {
+        return rank * WARPS + threadIdx.x / 32;
+    }
+
+    // The same place in the shared memory of CTA r.
+    template <class T> __device__ __forceinline__ T *in(uint32_t r, T *p) const
+    {
+        if constexpr (CTAS > 1) {
+            T *there;
+            asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(p), "r"(r));
+            return there;
+        }
+        return p;
+    }
+
+    __device__ __forceinline__ void sync() const
+    {
+        if constexpr (CTAS > 1)
+            asm volatile("barrier.cluster.arrive.release.aligned;\n\t"
+                         "barrier.cluster.wait.acquire.aligned;" ::
+                             : "memory");
+        else
+            __syncthreads();
+    }
+
+    // x of every warp, all lanes the same, to [N] at `told`.
+    __device__ __forceinline__ void tell_in(uint64_t *told, uint64_t x) const
+    {
+        if (lane_of() < CTAS)
+            *in(lane_of(), told + me()) = x;
+    }
+
+    // What every warp tells: [N], until the telling after the next.
+    __device__ __forceinline__ const uint64_t *tell(uint64_t x)
+    {
+        uint64_t *told = s->told[turn];
+        turn ^= 1;
+        tell_in(told, x);
+        sync();
+        return told;
+    }
+
+    __device__ __forceinline__ uint64_t most(uint64_t entry)
+    {
+        const uint64_t *told = tell(warp_most(entry));
+        uint64_t x = 0;
+        for (uint32_t i = lane_of(); i < N; i += 32)
+            x = max(x, told[i]);
+        return warp_most(x);
+    }
+
+    // Of what was told: the sum over the warps before this one, and over all.
+    __device__ __forceinline__ uint64_t before_me(const uint64_t *told, uint64_t *all) const
+    {
+        uint64_t before = 0, sum = 0;
+        for (uint32_t i = lane_of(); i < N; i += 32) {
+            before += i < me() ? told[i] : 0;
+            sum += told[i];
+        }
+        *all = warp_sum(sum);
+        return warp_sum(before);
+    }
+
+    __device__ __forceinline__ uint64_t sum(uint64_t mine)
+    {
+        const uint64_t *told = tell(warp_sum(mine));
+        uint64_t sum = 0;
+        for (uint32_t i = lane_of(); i < N; i += 32)
+            sum += told[i];
+        return warp_sum(sum);
+    }
+
+    __device__ __forceinline__ double sum(double mine)
+    {
+        const uint64_t *told = tell((uint64_t)__double_as_longlong(warp_sum(mine)));
+        double sum = 0;
+        for (uint32_t i = lane_of(); i < N; i += 32)
+            sum += __longlong_as_double((long long)told[i]);
+        return warp_sum(sum);
+    }
+};
+
+struct crossing {
+    uint32_t index;
+    uint64_t before; // the sum before that item
+};
+
+/*
+ * Of n items, two a thread of this CTA: the first with which the sum reaches `target`, or the last.
+ * All threads learn it.
+ */
+template <int CTAS>
+static __device__ __forceinline__ crossing cross(team_shared<CTAS> *s, uint64_t first,
+                                                 uint64_t second, uint64_t start, uint64_t target,
+                                                 uint32_t n)
+{
+    uint32_t warp = threadIdx.x / 32, i = 2 * threadIdx.x;
+    uint64_t sum = warp_scan(first + second);
+    if (lane_of() == 31)
+        s->part[warp] = sum;
+    __syncthreads();
+    uint64_t earlier = lane_of() < warp ? s->part[lane_of()] : 0;
+    uint64_t before = start + warp_sum(earlier) + sum - first - second, middle = before + first;
+    if (i < n && (i == 0 || before < target) && (middle >= target || i + 1 == n)) {
+        s->index = i;
+        s->before = before;
+    } else if (i + 1 < n && middle < target && (middle + second >= target || i + 2 == n)) {
+        s->index = i + 1;
+        s->before = middle;
+    }
+    __syncthreads();
+    return {s->index, s->before};
+}
