@@ -229,6 +229,18 @@ static int logits(sv_session *s, uint32_t row, float *out)
     return -400;
 }
 
+static int idle(sv_dev *d)
+{
+    (void)d;
+    return 0;
+}
+
+static uint64_t room(const sv_dev *d)
+{
+    (void)d;
+    return UINT64_MAX;
+}
+
 SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {sizeof(sv_kernels),
                                                     SV_KERNELS_VERSION,
                                                     "cpu",
@@ -255,4 +267,6 @@ SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {sizeof(sv_kernels),
                                                     batch,
                                                     launch,
                                                     collect,
-                                                    logits};
+                                                    logits,
+                                                    idle,
+                                                    room};

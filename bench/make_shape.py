@@ -47,6 +47,7 @@ SHAPES = {
     "Llama-3.1-8B": shape("LlamaForCausalLM", 4096, 14336, 32, 32, 8, 128, 128256, 131072, False,
                           rope_scaling=llama3(8.0), **LLAMA),
     "Qwen3-0.6B": shape("Qwen3ForCausalLM", 1024, 3072, 28, 16, 8, 128, 151936, 40960, True, model_type="qwen3", **QWEN),
+    "Qwen2.5-0.5B": shape("Qwen2ForCausalLM", 896, 4864, 24, 14, 2, 64, 151936, 32768, True, model_type="qwen2", **QWEN),
     "Qwen2.5-7B": shape("Qwen2ForCausalLM", 3584, 18944, 28, 28, 4, 128, 152064, 32768, False, model_type="qwen2", **QWEN),
 }  # fmt: skip
 WORDS = {"LlamaForCausalLM": (128000, LLAMA_SPLIT, LLAMA_SPECIAL)}  # without the special tokens

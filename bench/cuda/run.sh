@@ -110,7 +110,7 @@ make_weights() {
 parity() {
     local models=() name
     for name in tests/data/llm/tiny-*/; do models+=("${name%/}"); done
-    for name in llama-3.2-1b qwen3-0.6b qwen2.5-0.5b; do
+    for name in Llama-3.2-1B Qwen3-0.6B Qwen2.5-0.5B; do
         make_weights $name
         models+=("$work/$name")
     done
@@ -121,7 +121,7 @@ parity() {
 
 crowd() {
     local name
-    for name in tests/data/llm/tiny-llama tests/data/llm/tiny-qwen3 "$work/qwen3-0.6b" "$work/llama-3.2-1b"; do
+    for name in tests/data/llm/tiny-llama tests/data/llm/tiny-qwen3 "$work/Qwen3-0.6B" "$work/Llama-3.2-1B"; do
         [ -e "$name/config.json" ] || make_weights "$(basename "$name")"
         echo "== $name" >>"$out/crowd.log"
         within 120 "$build/tests/crowd" "$kernels" "$name" >"$work/crowd.log" 2>&1 || bad "crowd $name"
@@ -177,25 +177,16 @@ torch() {
     done
 }
 
-label_of() {
-    case $1 in
-    llama-3.2-1b) echo Llama-3.2-1B ;;
-    llama-3.1-8b) echo Llama-3.1-8B ;;
-    qwen3-0.6b) echo Qwen3-0.6B ;;
-    qwen2.5-7b) echo Qwen2.5-7B ;;
-    esac
-}
-
 in_process() { # name, seconds, more options
     local name=$1 most=$2
     shift 2
     within "$most" "$build/bench/llm_step" -k "$kernels" -m "$work/$name" -D \
-        -l "$(label_of "$name")" -R "$read_rate" -F "$matmul_rate" "$@" 2>>"$out/llm_step.log"
+        -l "$name" -R "$read_rate" -F "$matmul_rate" "$@" 2>>"$out/llm_step.log"
 }
 
 step() {
     local name
-    for name in ${MODELS:-llama-3.2-1b qwen3-0.6b llama-3.1-8b qwen2.5-7b}; do
+    for name in ${MODELS:-Llama-3.2-1B Qwen3-0.6B Llama-3.1-8B Qwen2.5-7B}; do
         make_shape "$name"
         in_process "$name" 100 -b 1,8,64,256 -p 128,1024,8192 || bad "step $name"
     done
@@ -239,10 +230,12 @@ stop_server() {
     trap - EXIT
 }
 
-load() { # label, seconds, more options
-    local label=$1 most=$2
-    shift 2
-    within "$most" "$build/bench/llm_serve" -p $port -w $lengths -v 10-100000 \
+vocab_of() { sed -n 's/.*"vocab_size": *\([0-9]*\).*/\1/p' "$work/$1/config.json"; }
+
+load() { # model, label, seconds, more options
+    local name=$1 label=$2 most=$3
+    shift 3
+    within "$most" "$build/bench/llm_serve" -p $port -w $lengths -v "10-$(vocab_of "$name")" \
         -l "$label" -o "$out/serve.json" "$@" 2>>"$out/llm_serve.log" | sed -n '2,$p'
     return "${PIPESTATUS[0]}"
 }
@@ -251,30 +244,30 @@ load() { # label, seconds, more options
 last_rate() { tail -n 1 "$out/serve.json" | sed 's/.*"request_throughput":\([0-9.]*\).*/\1/'; }
 
 serve() {
-    local name label whole engine share rate
+    local name whole engine share rate
     say "                               req/s out tok/s all tok/s    TTFT p50/p99  TPOT p50/p99   ITL p50/p99 tok/ev failed"
-    for name in ${MODELS:-qwen3-0.6b llama-3.2-1b llama-3.1-8b}; do
-        label=$(label_of "$name")
+    for name in ${MODELS:-Qwen3-0.6B Llama-3.2-1B Llama-3.1-8B}; do
         make_shape "$name"
         start_server "$name" "load_format: dummy" || { bad "serve $name"; stop_server; continue; }
-        load "warm" 60 -n 64 >/dev/null
-        load "$label, http" 90 || bad "serve $name"
+        load "$name" warm 60 -n 64 >/dev/null
+        sleep 3 # programs are recorded when there is nothing to do
+        load "$name" "$name, http" 90 || bad "serve $name"
         whole=$(last_rate)
         for share in 0.25 0.5 0.9; do
             rate=$(awk "BEGIN { print $whole * $share }")
-            load "$label, http, $rate/s" 60 -r "$rate" -n "$(awk "BEGIN { print int($rate * $RATE_SECONDS) + 1 }")" ||
+            load "$name" "$name, http, $rate/s" 60 -r "$rate" -n "$(awk "BEGIN { print int($rate * $RATE_SECONDS) + 1 }")" ||
                 bad "serve $name at $rate/s"
         done
         stop_server
         in_process "$name" 90 -w $lengths -o "$out/serve.json" | sed -n '2,$p'
         engine=$(last_rate)
-        say "$label: http has $(awk "BEGIN { printf \"%.1f\", 100 * $whole / $engine }") % of the engine's requests/s"
+        say "$name: http has $(awk "BEGIN { printf \"%.1f\", 100 * $whole / $engine }") % of the engine's requests/s"
     done
 }
 
 start() {
     local name
-    for name in qwen3-0.6b llama-3.1-8b; do
+    for name in Qwen3-0.6B Llama-3.1-8B; do
         make_weights "$name"
         cat "$work/$name"/*.safetensors >/dev/null # into the page cache
         within 100 python3 bench/cuda/first_token.py "$build" "$work/$name" "$out/first_token-$name.log" || bad "start $name"
@@ -282,18 +275,19 @@ start() {
 }
 
 soak() {
-    local name=${SOAK_MODEL:-llama-3.2-1b} rate n seconds
+    local name=${SOAK_MODEL:-Llama-3.2-1B} rate n seconds
     seconds=$(($(left) - 25 < SOAK_SECONDS ? $(left) - 25 : SOAK_SECONDS))
     make_shape "$name"
     start_server "$name" "load_format: dummy" || { bad soak; stop_server; return; }
-    load "warm" 60 -n 64 >/dev/null
-    load "$name, all at once" 60 || bad soak
+    load "$name" warm 60 -n 64 >/dev/null
+    sleep 3
+    load "$name" "$name, all at once" 60 || bad soak
     rate=$(awk "BEGIN { print 0.9 * $(last_rate) }")
     seconds=$((seconds < $(left) - 15 ? seconds : $(left) - 15))
     n=$(awk "BEGIN { print int($rate * $seconds) }")
     python3 bench/cuda/watch.py $server 5 >"$out/watch.log" 2>&1 &
     local watch=$!
-    load "$name, $rate/s, cancels" $((seconds + 40)) -r "$rate" -n "$n" -x 0.1 -S 30 >"$out/soak.log" || bad soak
+    load "$name" "$name, $rate/s, cancels" $((seconds + 40)) -r "$rate" -n "$n" -x 0.1 -S 30 >"$out/soak.log" || bad soak
     kill $watch
     wait $watch 2>/dev/null
     stop_server

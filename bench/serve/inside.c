@@ -82,7 +82,9 @@ static void load(struct inside *in, const struct inside_options *o, struct model
                              .max_rows = o->max_seqs,
                              .max_context = o->max_context,
                              .kv_dtype = SV_BF16};
-    if (model_open(o->model, &in->model, &err) < 0 || model_check(in->model, &err) < 0 ||
+    int opened = o->dummy ? model_open_dummy(o->model, &in->model, &err)
+                          : model_open(o->model, &in->model, &err);
+    if (opened < 0 || model_check(in->model, &err) < 0 ||
         model_plan(in->model, in->k, &dev, &l, memory, &err) < 0)
         die(o->model, err.msg);
     if (in->k->open(&dev, &in->dev, why) < 0)
@@ -94,6 +96,16 @@ static void load(struct inside *in, const struct inside_options *o, struct model
     if (model_load(in->model, in->k, in->dev, &dev, &l, NULL, NULL, &err) < 0)
         die(o->model, err.msg);
     in->load_s = inside_now() - from;
+}
+
+// All programs now, and nothing that loading left for later: neither is to be measured.
+static void settle(struct inside *in)
+{
+    int rc;
+    while ((rc = model_record_next(in->model)) > 0 || (rc == 0 && (rc = in->k->idle(in->dev)) > 0))
+        ;
+    if (rc < 0)
+        die("recording a program", model_why(in->model));
 }
 
 void inside_open(struct inside *in, const struct inside_options *o)
@@ -113,6 +125,7 @@ void inside_open(struct inside *in, const struct inside_options *o)
                                     .vocab = in->vocab,
                                     .chunked_prefill = true,
                                     .on_token = o->on_token};
+    settle(in);
     if (engine_create(&c, in->k, model_session(in->model), program, in->model, &in->engine, &err) <
         0)
         die("engine", err.msg);
