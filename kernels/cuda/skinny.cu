@@ -14,88 +14,7 @@
  *          The share that arrives last adds them up, whichever it is: no bit depends on it
  * oracle   tests/cuda/gemm.cu, in double
  */
-#include "cuda/gemm_parts.h"
-#include "cuda/gemm_state.h"
-
-enum {
-    WARPS = 8,
-    THREADS = 32 * WARPS,
-    LOADERS = THREADS / 2, // of w: the first half; of x: the second
-    ROWS = SKINNY_ROWS     // of w in a tile
-};
-
-/*
- * TOKENS in the tile; CHUNK columns a stage; stages of w and of x; MW blocks of 16 rows a warp. The
- * warps are WR by rows times KS by columns of a chunk.
- */
-template <int TOKENS_, int CHUNK_, int W_STAGES_, int X_STAGES_, int MW_> struct skinny_shape {
-    static constexpr int TOKENS = TOKENS_, CHUNK = CHUNK_, W_STAGES = W_STAGES_,
-                         X_STAGES = X_STAGES_, MW = MW_;
-    static constexpr int WR = ROWS / (16 * MW), KS = WARPS / WR;
-    static constexpr int STEPS = CHUNK / 16 / KS; // of 16 columns, of a warp in a chunk
-    static constexpr int BLOCKS = TOKENS / 8;     // of 8 tokens
-    static constexpr int LINE = CHUNK / 8;        // 16-byte pieces of a row in a chunk
-    static constexpr int W_STAGE = ROWS * CHUNK * 2, X_STAGE = TOKENS * CHUNK * 2; // bytes
-    static constexpr int CTAS_A_SM = TOKENS < 64 ? 3 : 2; // that the registers leave room for
-    static constexpr int SUMS = MW * BLOCKS * 4;          // of a thread
-    static constexpr int PITCH = ROWS + 4, SUM_BYTES = TOKENS * PITCH * 4; // of a tile
-    static constexpr uint32_t SHARED = W_STAGES * W_STAGE + X_STAGES * X_STAGE + SUM_BYTES;
-    static_assert(STEPS >= 1 && LINE >= 8 && TOKENS % (LOADERS / LINE) == 0, "");
-};
-
-// Where 16-byte piece c of row r lies in a stage: rows of 8 in succession use all banks.
-template <class S> static __device__ __forceinline__ uint32_t place(uint32_t r, uint32_t c)
-{
-    return (r * S::LINE + (c ^ (r & 7))) * 16;
-}
-
-// The row of w that row r of a tile is.
-static __device__ __forceinline__ uint32_t weight_row(const gemm &g, uint32_t tile, uint32_t r)
-{
-    if (g.end != GEMM_GATE_UP)
-        return min(tile * ROWS + r, g.n - 1);
-    uint32_t row = min(tile * (ROWS / 2) + r / 16 * 8 + r % 8, g.n - 1);
-    return r & 8 ? g.n + row : row;
-}
-
-// A place in the line of all chunks.
-struct skinny_at {
-    uint32_t tile, chunk;
-
-    __device__ __forceinline__ void step(uint32_t chunks)
-    {
-        if (++chunk == chunks) {
-            chunk = 0;
-            tile++;
-        }
-    }
-};
-
-template <class S>
-static __device__ __forceinline__ void load_w(const gemm &g, skinny_at at, uint32_t stage,
-                                              uint64_t policy)
-{
-    constexpr uint32_t ROWS_A_TURN = LOADERS / S::LINE;
-    const uint32_t c = threadIdx.x % S::LINE, column = at.chunk * S::CHUNK + c * 8;
-#pragma unroll
-    for (uint32_t i = 0; i < ROWS / ROWS_A_TURN; i++) {
-        const uint32_t r = threadIdx.x / S::LINE + i * ROWS_A_TURN;
-        copy_weight(stage + place<S>(r, c),
-                    g.w + (uint64_t)weight_row(g, at.tile, r) * g.k + column, column < g.k, policy);
-    }
-}
-
-template <class S>
-static __device__ __forceinline__ void load_x(const gemm &g, skinny_at at, uint32_t stage)
-{
-    constexpr uint32_t ROWS_A_TURN = LOADERS / S::LINE;
-    const uint32_t j = threadIdx.x - LOADERS, c = j % S::LINE, column = at.chunk * S::CHUNK + c * 8;
-#pragma unroll
-    for (uint32_t i = 0; i < S::TOKENS / ROWS_A_TURN; i++) {
-        const uint32_t r = j / S::LINE + i * ROWS_A_TURN;
-        copy_x(stage + place<S>(r, c), g.x + (uint64_t)r * g.k + column, column < g.k && r < g.m);
-    }
-}
+#include "cuda/skinny_load.h"
 
 static __device__ __forceinline__ void load_matrices(uint32_t (&m)[4], uint32_t from)
 {
@@ -292,18 +211,6 @@ static __device__ __forceinline__ void end_tile(const gemm &g, const skinny_tile
     }
 }
 
-// Of each row of the tile where the ring ends, what comes next, into the L2.
-template <class S>
-static __device__ __forceinline__ void ask_ahead(const gemm &g, skinny_at at, uint32_t left,
-                                                 uint32_t most)
-{
-    if (threadIdx.x >= ROWS || left == 0 || most == 0)
-        return;
-    const uint32_t column = at.chunk * S::CHUNK;
-    const uint32_t some = min(min(g.k - column, left * S::CHUNK), most);
-    fetch_ahead(g.w + (uint64_t)weight_row(g, at.tile, threadIdx.x) * g.k + column, 2 * some);
-}
-
 template <class S>
 static __global__ void __launch_bounds__(THREADS, S::CTAS_A_SM)
     skinny_kernel(gemm g, skinny_shares shares, gemm_split split, uint32_t ahead)
@@ -312,63 +219,59 @@ static __global__ void __launch_bounds__(THREADS, S::CTAS_A_SM)
     let_next_start();
     const uint32_t w_ring = shared_address(shared), x_ring = w_ring + S::W_STAGES * S::W_STAGE;
     float *sums = (float *)((char *)shared + S::W_STAGES * S::W_STAGE + S::X_STAGES * S::X_STAGE);
-    const bool loads_w = threadIdx.x < LOADERS;
     const uint32_t warp = threadIdx.x / 32, wr = warp % S::WR, ks = warp / S::WR;
-    const uint64_t policy = read_once();
     const uint32_t chunks = shares.chunks, begin = shares.begin(blockIdx.x),
                    n = shares.begin(blockIdx.x + 1) - begin;
-    skinny_at at = {begin / chunks, begin % chunks}, load = at;
-    uint32_t loaded = 0;
-    auto load_stage = [&]() { // of this thread's ring; an empty group at the end
-        if (loaded < n) {
-            if (loads_w)
-                load_w<S>(g, load, w_ring + loaded % S::W_STAGES * S::W_STAGE, policy);
-            else
-                load_x<S>(g, load, x_ring + loaded % S::X_STAGES * S::X_STAGE);
-            load.step(chunks);
-        }
-        loaded++;
-        commit_copies();
+    const uint64_t policy = read_once();
+    using loader = skinny_loader<S>;
+    const bool of_w = loader::of_w();
+    loader l(g, chunks, begin, n, of_w ? w_ring : x_ring);
+    auto load = [&]() {
+        l.load(g, chunks, policy);
+        l.slot = of_w ? next_stage<S::W_STAGES, S::W_STAGE>(w_ring, l.slot)
+                      : next_stage<S::X_STAGES, S::X_STAGE>(x_ring, l.slot);
     };
-    if (loads_w) {
+    if (of_w) {
 #pragma unroll 1
         for (int i = 0; i < S::W_STAGES - 1; i++)
-            load_stage();
-        ask_ahead<S>(g, load, n > loaded ? n - loaded : 0, ahead);
+            load();
+        l.ask_ahead(g, ahead);
     }
     wait_previous();
-    if (!loads_w) {
+    if (!of_w) {
 #pragma unroll 1
         for (int i = 0; i < S::X_STAGES - 1; i++)
-            load_stage();
+            load();
     }
     float sum[S::SUMS] = {};
+    uint32_t w = w_ring, x = x_ring, tile = begin / chunks, chunk = begin % chunks;
 #pragma unroll 1
     for (uint32_t i = 0; i < n; i++) {
-        if (loads_w)
+        if (of_w)
             wait_copies<S::W_STAGES - 2>();
         else
             wait_copies<S::X_STAGES - 2>();
         __syncthreads(); // chunk i is there, and all have done with chunk i - 1
-        load_stage();
-        add_chunk<S>(sum, w_ring + i % S::W_STAGES * S::W_STAGE,
-                     x_ring + i % S::X_STAGES * S::X_STAGE, wr, ks);
-        const uint32_t index = at.tile;
-        at.step(chunks);
-        if (at.tile == index && i + 1 < n)
+        load();
+        add_chunk<S>(sum, w, x, wr, ks);
+        w = next_stage<S::W_STAGES, S::W_STAGE>(w_ring, w);
+        x = next_stage<S::X_STAGES, S::X_STAGE>(x_ring, x);
+        if (++chunk < chunks && i + 1 < n)
             continue;
         join_warps<S>(sum, sums, wr, ks);
-        const skinny_tile tile = {sums,
-                                  S::PITCH,
-                                  index,
-                                  shares.owner(index * chunks),
-                                  shares.owner((index + 1) * chunks - 1),
-                                  split};
-        if (join_shares<S>(tile))
-            end_tile(g, tile);
+        const skinny_tile t = {sums,
+                               S::PITCH,
+                               tile,
+                               shares.owner(tile * chunks),
+                               shares.owner((tile + 1) * chunks - 1),
+                               split};
+        if (join_shares<S>(t))
+            end_tile(g, t);
 #pragma unroll
         for (int j = 0; j < S::SUMS; j++)
             sum[j] = 0;
+        chunk = 0;
+        tile++;
     }
 }
 
