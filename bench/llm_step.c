@@ -427,7 +427,8 @@ int main(int argc, char **argv)
         run_list(run.work.n, stdout);
     } else {
         print_steps(peer);
-        print_first_tokens(peer);
+        if (run.n_prompt)
+            print_first_tokens(peer);
     }
     work_finish(&run.work);
     inside_close(&run.in);

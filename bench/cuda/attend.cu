@@ -130,19 +130,21 @@ struct world {
 };
 
 void row(const model &m, const std::string &what, const std::vector<sequence> &seqs,
-         double flash_us)
+         double reference_us, bool older = false)
 {
     world w(m, seqs);
+    if (older)
+        w.s->v.hopper = false;
     std::string name = std::string(m.name) + ", " + what;
     bool prefill = seqs[0].tokens > ROWS;
     table_row(name.c_str(), w.seconds(), prefill ? 0 : w.bytes, prefill ? w.flops : 0,
-              flash_us / 1e6);
+              reference_us / 1e6);
 }
 
-void decode(const model &m, uint32_t n, uint32_t keys, double flash_us)
+void decode(const model &m, uint32_t n, uint32_t keys, double reference_us)
 {
     row(m, std::to_string(n) + " x " + std::to_string(keys),
-        std::vector<sequence>(n, {1, keys - 1}), flash_us);
+        std::vector<sequence>(n, {1, keys - 1}), reference_us);
 }
 
 // As users' lengths: the i-th longest has a share of 1 / i.
@@ -154,14 +156,17 @@ void decode_skewed(const model &m, uint32_t n, uint32_t longest)
     row(m, std::to_string(n) + " skewed, up to " + std::to_string(longest), seqs, 0);
 }
 
-void prefill(const model &m, uint32_t n, uint32_t tokens, uint32_t cached, double cudnn_tflops)
+void prefill(const model &m, uint32_t n, uint32_t tokens, uint32_t cached, double cudnn_tflops,
+             bool older = false)
 {
     std::string what = std::to_string(n) + " x " + std::to_string(tokens) + " new";
     if (cached)
         what += " over " + std::to_string(cached);
     double flops = 4.0 * m.heads * m.head_dim * n * tokens * (cached + 0.5 * tokens);
+    if (older)
+        what += ", mma.sync";
     row(m, what, std::vector<sequence>(n, {tokens, cached}),
-        cudnn_tflops > 0 ? flops / cudnn_tflops / 1e6 : 0);
+        cudnn_tflops > 0 ? flops / cudnn_tflops / 1e6 : 0, older);
 }
 
 void decode_table()
@@ -192,12 +197,14 @@ void decode_table()
 void prefill_table()
 {
     table_begin("causal prefill attention, reference torch SDPA with cuDNN");
-    prefill(LLAMA_8B, 16, 1024, 0, 475);
-    prefill(LLAMA_8B, 4, 4096, 0, 607);
-    prefill(LLAMA_8B, 2, 8192, 0, 640);
-    prefill(LLAMA_1B, 16, 1024, 0, 343);
-    prefill(LLAMA_1B, 4, 4096, 0, 438);
-    prefill(LLAMA_1B, 2, 8192, 0, 456);
+    for (bool older : {false, true}) {
+        prefill(LLAMA_8B, 16, 1024, 0, 475, older);
+        prefill(LLAMA_8B, 4, 4096, 0, 607, older);
+        prefill(LLAMA_8B, 2, 8192, 0, 640, older);
+        prefill(LLAMA_1B, 16, 1024, 0, 343, older);
+        prefill(LLAMA_1B, 4, 4096, 0, 438, older);
+        prefill(LLAMA_1B, 2, 8192, 0, 456, older);
+    }
     prefill(LLAMA_8B, 1, 1024, 0, 0);
     prefill(LLAMA_8B, 1, 8192, 0, 0);
     prefill(LLAMA_8B, 1, 2048, 6144, 0);

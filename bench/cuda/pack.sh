@@ -17,6 +17,7 @@ find "$device/dist" -mindepth 1 -maxdepth 1 -type d -exec rm -r {} +
 cp "$build/salver" "$device/"
 cp "$build"/plugins/llm/*.so "$device/plugins/llm/"
 cp "$build"/bench/llm_step "$build"/bench/llm_serve "$device/bench/"
+[ ! -e "$build/bench/timeline.so" ] || cp "$build/bench/timeline.so" "$device/bench/"
 for source in bench/cuda/*.cu; do
     cp "$build/bench/cuda/$(basename "$source" .cu)" "$device/bench/cuda/"
 done

@@ -8,10 +8,12 @@
 #     parity    logits and greedy tokens beside transformers, tiny and real   90 s
 #     crowd     a sequence alone and among 256                                60 s
 #     e2e       tests/e2e/test_llm_gpu.py                                     90 s
-#     sanitize  compute-sanitizer over tests/cuda/* at small shapes          180 s
+#     sanitize  compute-sanitizer over tests/cuda/* at small shapes          180 s, beside the sections that follow:
+#               these must be checks, no times
 #     kernels   bench/cuda/*                                                  90 s
 #     torch     bench/cuda/*_torch.py, the references                         60 s
 #     step      whole steps and first tokens of four models                  150 s
+#     timeline  a step at batch 1, kernel by kernel, by CUPTI                 30 s
 #     serve     1,000 requests through HTTP and without, at several rates    330 s
 #     start     from exec to the first token, weights in the page cache       90 s
 #     soak      SOAK_SECONDS (480) at 90 % load with cancels                 520 s
@@ -37,7 +39,8 @@ server=
 mkdir -p "$OUT" "$out"
 if [ -e "$build.tar.xz" ]; then
     rm -rf "$build"
-    tar -C "$(dirname "$build")" -xJf "$build.tar.xz" || exit 2
+    tar -C "$(dirname "$build")" -xJf "$build.tar.xz" 2>/dev/null ||
+        python3 -m tarfile -e "$build.tar.xz" "$(dirname "$build")" || exit 2
 fi
 
 say() { printf '%s\n' "$*"; }
@@ -52,11 +55,14 @@ within() {
     timeout -k 5 "$((most < rest ? most : rest))" "$@"
 }
 
+# The folder of NVIDIA's Python wheels.
+wheels() { python3 -c 'import sysconfig; print(sysconfig.get_paths()["purelib"] + "/nvidia")'; }
+
 # cuBLASLt: the system's, NVIDIA's installer's, a Python wheel's.
 find_cublas() {
     local folder
     ldconfig -p | grep -q 'libcublasLt.so.13' && return
-    for folder in /usr/local/cuda/lib64 $(python3 -c 'import site; print(*site.getsitepackages())')/nvidia/cu13/lib; do
+    for folder in /usr/local/cuda/lib64 $(wheels)/cu13/lib; do
         [ -e "$folder/libcublasLt.so.13" ] || continue
         export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
         return
@@ -111,9 +117,10 @@ parity() {
     local models=() name
     for name in tests/data/llm/tiny-*/; do models+=("${name%/}"); done
     for name in Llama-3.2-1B Qwen3-0.6B Qwen2.5-0.5B; do
-        make_weights $name
+        make_weights $name &
         models+=("$work/$name")
     done
+    wait
     within 240 python3 tests/kernels/judge.py "$build/tests/logits" "$kernels" "${models[@]}" >"$out/parity.log" 2>&1 ||
         bad parity
     grep -E 'error|judge|Error' "$out/parity.log" | tail -n 20
@@ -189,6 +196,17 @@ step() {
     for name in ${MODELS:-Llama-3.2-1B Qwen3-0.6B Llama-3.1-8B Qwen2.5-7B}; do
         make_shape "$name"
         in_process "$name" 100 -b 1,8,64,256 -p 128,1024,8192 || bad "step $name"
+    done
+}
+
+timeline() {
+    local name cupti
+    cupti=$(dirname "$(find /usr/local/cuda/ "$(wheels)" -name libcupti.so.13 2>/dev/null | head -n 1)")
+    for name in ${MODELS:-Llama-3.2-1B Llama-3.1-8B}; do
+        make_shape "$name"
+        LD_LIBRARY_PATH=$cupti${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} CUDA_INJECTION64_PATH=$build/bench/timeline.so \
+            TIMELINE_OUT=$out/timeline-$name.log in_process "$name" 60 -b 1 -n 48 || bad "timeline $name"
+        c++filt <"$out/timeline-$name.log" | sed 's/(anonymous namespace):://; s/(.*//' | head -n 24
     done
 }
 
@@ -299,12 +317,20 @@ soak() {
 
 # ---- main ----
 
+# A section's table goes to stdout and, to look for FAILED, into a file.
+finish() { # section, begin
+    grep -q FAILED "$out/$1.txt" && failed="$failed $1"
+    say "-- $1 took $((SECONDS - $2)) s"
+    tar -C "$work" -czf "$OUT/logs.tar.gz" logs
+}
+
 find_cublas
 measure_limits
 failed=
+sanitizing=
 for section in "$@"; do
     case $section in
-    limits | check | parity | crowd | e2e | sanitize | kernels | torch | step | serve | start | soak) ;;
+    limits | check | parity | crowd | e2e | sanitize | kernels | torch | step | timeline | serve | start | soak) ;;
     *) say "no section '$section'"; exit 2 ;;
     esac
     if [ "$(left)" -lt 20 ]; then
@@ -312,11 +338,21 @@ for section in "$@"; do
         continue
     fi
     begun=$SECONDS
+    if [ "$section" = sanitize ]; then
+        sanitize >"$out/sanitize.txt" 2>&1 &
+        sanitizing=$!
+        sanitize_begun=$begun
+        continue
+    fi
     say "== $section"
     $section 2>&1 | tee "$out/$section.txt"
-    grep -q FAILED "$out/$section.txt" && failed="$failed $section"
-    say "-- $section took $((SECONDS - begun)) s"
-    tar -C "$work" -czf "$OUT/logs.tar.gz" logs
+    finish "$section" $begun
 done
-say "${failed:+FAILED:$failed}${failed:-all good}, $SECONDS s"
+if [ -n "$sanitizing" ]; then
+    wait $sanitizing
+    say "== sanitize"
+    cat "$out/sanitize.txt"
+    finish sanitize "$sanitize_begun"
+fi
+if [ -n "$failed" ]; then say "FAILED:$failed, $SECONDS s"; else say "all good, $SECONDS s"; fi
 [ -z "$failed" ]
