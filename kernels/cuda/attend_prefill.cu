@@ -12,11 +12,9 @@
  * order    of the keys: a row's sum depends on nothing else
  * oracle   tests/cuda/attend.cu
  */
-#include "cuda/attend.h"
+#include "cuda/attend_prefill.h"
 
 #include <type_traits>
-
-constexpr float SLACK = 8;
 
 template <int D> struct prefill_shape {
     enum {
@@ -34,42 +32,6 @@ template <int D> struct prefill_shape {
         SHARED_BYTES = Q_BYTES + STAGES * 2 * K_BYTES,
         CTAS = 2 // of a processor; bounds the registers
     };
-};
-
-// One tile of rows and the keys it sees.
-struct prefill_tile {
-    uint32_t token, tokens, end; // of the sequence: first new token, new tokens, end of its keys
-    uint32_t row, rows;          // of its rows, the tile's first one and how many there are
-    uint32_t head, group;
-    uint32_t from, to; // keys
-    const int32_t *pages;
-
-    __device__ prefill_tile(const session_view &v, uint32_t i, uint32_t tile_rows, uint32_t window)
-    {
-        int2 t = __ldcg(v.tiles + i / v.kv_heads);
-        int4 s = __ldcg(v.seqs + t.x);
-        head = i % v.kv_heads;
-        group = v.heads / v.kv_heads;
-        token = (uint32_t)s.x;
-        tokens = (uint32_t)s.y;
-        end = (uint32_t)s.w;
-        row = (uint32_t)t.y * tile_rows;
-        rows = min(tokens * group - row, tile_rows);
-        pages = v.page_table + (uint64_t)(uint32_t)s.z * v.max_pages;
-        from = first_key(position(0), window);
-        to = position(rows - 1) + 1;
-    }
-    // Of the token of row r of the tile; rows beyond count as the last one.
-    __device__ uint32_t position(uint32_t r) const
-    {
-        return end - tokens + min((row + r) / group, tokens - 1);
-    }
-    // Where row r of q or of the output begins.
-    __device__ uint64_t at(const session_view &v, uint32_t r) const
-    {
-        uint32_t i = row + r;
-        return ((uint64_t)(token + i / group) * v.heads + head * group + i % group) * v.head_dim;
-    }
 };
 
 // Copies tiles of keys, numbered from key 0 on, into the stages in turn.
@@ -231,11 +193,7 @@ template <class T, int D> struct prefill_rows {
             }
     }
 
-    /*
-     * Scores into weights relative to a base of each row: a score that was the highest. A higher
-     * one becomes the base only where weights would pass 2^SLACK, since then all that was found
-     * before has to shrink; what comes of it in the end is the same.
-     */
+    // Scores into weights.
     __device__ void weigh(float (&s)[HEIGHT][KEYS / 8][4], float scale)
     {
         float now[HEIGHT][2];
@@ -365,15 +323,14 @@ static __global__ void __launch_bounds__(prefill_shape<D>::THREADS, prefill_shap
     for (uint32_t i = blockIdx.x; i < n;) {
         __syncthreads(); // the last tile's shared memory and `next` have been read
         if (threadIdx.x == 0)
-            next = gridDim.x + atomicAdd(v.jobs + JOB_NEXT, 1);
+            next = take_tile(v);
         attend_tile<T, D>(v, a, prefill_tile(v, i, prefill_shape<D>::TILE_ROWS, a.window), shared);
         i = next;
     }
-    if (n > 0 && threadIdx.x == 0 && atomicAdd(v.jobs + JOB_ENDED, 1) == gridDim.x - 1)
-        v.jobs[JOB_NEXT] = v.jobs[JOB_ENDED] = 0;
+    if (n > 0 && threadIdx.x == 0)
+        end_tiles(v);
 }
 
-// As many CTAs as are at work at a time, or as there can be tiles of m tokens.
 template <class T, int D>
 static void run(const session_view &v, const attend_args &a, uint32_t m, cudaStream_t q)
 {
@@ -383,12 +340,7 @@ static void run(const session_view &v, const attend_args &a, uint32_t m, cudaStr
     int each = 1;
     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, shape::THREADS,
                                                   shape::SHARED_BYTES);
-    uint32_t group = v.heads / v.kv_heads, seqs = m / (ROWS / group + 1);
-    seqs = seqs < v.max_seqs ? seqs : v.max_seqs;
-    uint64_t tiles = (uint64_t)v.kv_heads * ((uint64_t)m * group / shape::TILE_ROWS + seqs);
-    uint64_t most = (uint64_t)v.processors * (each > 0 ? each : 1);
-    enqueue(kernel, dim3((unsigned)(tiles < most ? tiles : most)), dim3(shape::THREADS),
-            shape::SHARED_BYTES, q, v, a);
+    enqueue(kernel, prefill_grid(v, m, each), dim3(shape::THREADS), shape::SHARED_BYTES, q, v, a);
 }
 
 template <class T>
@@ -406,6 +358,8 @@ void prefill_run(const session_view &v, const attend_args &a, uint32_t m, cudaSt
 {
     if (m * (v.heads / v.kv_heads) <= ROWS)
         return; // no sequence can be this long
+    if (hopper_run(v, a, m, q))
+        return;
     if (v.kv_dtype == SV_F16)
         run_for<__half>(v, a, m, q);
     else

@@ -49,6 +49,7 @@ struct session_view {
     uint32_t max_tokens, max_seqs, max_rows, max_context, max_pages, n_blocks;
     uint32_t heads, kv_heads, head_dim, vocab, allowed_words, kv_dtype;
     uint32_t processors, decode_ctas, tile_rows; // the device's; of the attention kernels
+    bool hopper;                                 // it has sm_90a's products
 };
 
 struct sv_buf {
