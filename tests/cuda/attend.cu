@@ -27,7 +27,7 @@
 
 namespace
 {
-enum { LAYERS = 2, LAYER = 1, SEEDS = 3, AGAIN = 3, CHECKED_TOKENS = 24, SPARE_BLOCKS = 5 };
+enum { LAYERS = 2, LAYER = 1, SEEDS = 3, AGAIN = 3, CHECKED_TOKENS = 8, SPARE_BLOCKS = 5 };
 enum { OF_Q, OF_K, OF_V };
 constexpr double ERROR_MOST = 5e-3;
 
