@@ -19,7 +19,8 @@
  *          of a row are bit-equal alone and batched, in one chunk or in many.
  * KV       blocks of SV_BLOCK tokens; block b of a sequence's page table holds positions
  *          [b * SV_BLOCK, (b + 1) * SV_BLOCK). One block spans all layers. Block numbers are the
- *          caller's business: the backend never allocates one.
+ *          caller's business: the backend never allocates one. Sequences may share blocks that
+ *          earlier launches have filled; what this launch writes, its own sequence alone reads.
  * Slots    [0, max_seqs): a running sequence's place; page table row and sampling state live there.
  * Owner    everything hangs on its sv_dev; close() frees what is left. Weight data (mmapped files)
  *          must stay until weight() returns, or until close() if sv_weight_desc.keep is set.

@@ -9,7 +9,8 @@
  * Pages    KV is [layer][block][SV_BLOCK][kv_heads][head_dim]; a tile of keys is whole blocks.
  * Order    what schedule.cu writes (session_view: jobs, decode, seqs, tiles, page_table) is
  *          complete before any later kernel starts, so it may be read before wait_previous(), past
- *          the L1 cache. Q, K and V may not.
+ *          the L1 cache. So may K and V before a sequence's first token of the step, which are of
+ *          earlier launches (kernels.h). What this step makes may not.
  */
 #include "cuda/program.h"
 

@@ -26,7 +26,7 @@ template <class T, int D> struct reader {
     const session_view &v;
     const T *k, *values; // of the layer and head
     uint32_t window, lane, ring, stage;
-    uint32_t seq, begin, end, tile, last_tile, left;
+    uint32_t seq, tokens, begin, end, tile, last_tile, left;
     const int32_t *pages;
     int32_t ahead; // lane i: the block of tile ahead_of + i
     uint32_t ahead_of;
@@ -51,6 +51,7 @@ template <class T, int D> struct reader {
     {
         span s(v.decode + seq, window);
         pages = v.page_table + (uint64_t)s.slot * v.max_pages;
+        tokens = s.tokens;
         begin = s.begin;
         end = s.end;
         tile = s.first_tile() + offset;
@@ -64,17 +65,10 @@ template <class T, int D> struct reader {
         ahead = tile + lane <= last_tile ? __ldcg(pages + tile + lane) : 0;
     }
 
-    // Asks the L2 cache for the next tiles of this sequence; needs nothing of the kernel before.
-    __device__ void announce() const
+    // Whether the next tile is there and holds nothing of this step.
+    __device__ bool is_old() const
     {
-        uint32_t n = min(min(left, (uint32_t)shape::STAGES), last_tile - tile + 1);
-        const T *plane = lane < SV_BLOCK ? k : values;
-        for (uint32_t i = 0; i < n; i++) {
-            const char *row =
-                (const char *)(plane + row_at(__shfl_sync(~0u, ahead, i), lane % SV_BLOCK));
-            for (uint32_t b = 0; b < 2 * v.head_dim; b += 128)
-                asm volatile("prefetch.global.L2 [%0];" ::"l"(row + b));
-        }
+        return left > 0 && (tile + 1) * SV_BLOCK <= end - tokens;
     }
 
     __device__ uint64_t row_at(int32_t page, uint32_t row) const
@@ -315,13 +309,15 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS *WARP)
     deal_out<D>(v, __ldcg(v.jobs + JOB_DECODE), a.window, &d);
     char *ring = rings + warp * shape::RING_BYTES;
     reader<T, D> in(v, a, head, shared_address(ring));
-    if (d.seq[warp] != NOBODY) {
+    if (d.seq[warp] != NOBODY)
         in.start((uint32_t)d.seq[warp], d.offset[warp], d.tiles[warp]);
-        in.announce();
-    }
+    uint32_t ahead = 1;
+#pragma unroll 1
+    for (; ahead < shape::STAGES && in.is_old(); ahead++)
+        in.copy();
     wait_previous();
 #pragma unroll 1
-    for (uint32_t i = 0; i + 1 < shape::STAGES; i++)
+    for (; ahead < shape::STAGES; ahead++)
         in.copy();
     let_next_start();
     attend_range<T, D>(v, a, head, d, in, ring, left);

@@ -250,6 +250,7 @@ struct world {
         poison(s->v.v);
         for (uint32_t i = 0; i < c.seqs.size(); i++)
             append(i, 0, c.seqs[i].cached);
+        must(cudaStreamSynchronize(dev->stream), "what earlier steps leave");
         if (with_schedule)
             schedule();
         for (uint32_t i = 0; i < c.seqs.size(); i++)
