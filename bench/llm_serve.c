@@ -84,7 +84,7 @@ static void *must(void *p)
 static void make_request(struct call *q, uint32_t number)
 {
     const struct client *c = q->client;
-    char *body = must(malloc((size_t)q->job->prompt * ID_BYTES + 2 * HEAD_BYTES));
+    char *body = must(malloc((size_t)q->job->prompt * ID_BYTES + (size_t)2 * HEAD_BYTES));
     size_t n = 0;
     body[n++] = '{';
     if (*c->model)

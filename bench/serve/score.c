@@ -181,8 +181,8 @@ void score_slices(const struct score *s, double seconds, FILE *out)
 {
     double whole = ms(s->begin_ns, s->end_ns) * 1e-3;
     fprintf(out, "%-16s %9s %9s %9s %9s\n", "seconds", "events/s", "ITL mean", "p50", "p99");
-    for (double from = 0; from < whole; from += seconds) {
-        double to = from + seconds < whole ? from + seconds : whole;
+    for (uint32_t i = 0; i * seconds < whole; i++) {
+        double from = i * seconds, to = from + seconds < whole ? from + seconds : whole;
         size_t n;
         struct spread g = gaps_between(s, from, to, &n);
         fprintf(out, "%7.0f-%-8.0f %9.0f %9.2f %9.2f %9.2f\n", from, to, (double)n / (to - from),

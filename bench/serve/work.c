@@ -89,8 +89,9 @@ void work_cancels(struct work *w, double share)
     uint64_t stream = stream_of(w, CANCELS);
     for (uint32_t i = 0; i < w->n; i++) {
         struct job *j = &w->jobs[i];
-        bool cancelled = uniform(stream, 2 * i) <= share && j->output > 1;
-        j->cancel_after = cancelled ? 1 + (uint32_t)(mix(stream, 2 * i + 1) % (j->output - 1)) : 0;
+        bool cancelled = uniform(stream, UINT64_C(2) * i) <= share && j->output > 1;
+        j->cancel_after =
+            cancelled ? 1 + (uint32_t)(mix(stream, UINT64_C(2) * i + 1) % (j->output - 1)) : 0;
     }
 }
 

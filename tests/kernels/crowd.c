@@ -145,6 +145,8 @@ int main(int argc, char **argv)
     sequences = argc > 3 ? (uint32_t)atoi(argv[3]) : sequences;
     tokens = argc > 4 ? (uint32_t)atoi(argv[4]) : tokens;
     float gap = argc > 5 ? strtof(argv[5], NULL) : 0.1f;
+    if (sequences < 1 || tokens < 1)
+        return fprintf(stderr, "crowd: at least one of each\n"), 2;
     uint32_t context = PROMPT_MAX + tokens + SV_BLOCK;
     inside_open(&in, &(struct inside_options){.kernels = argv[1],
                                               .model = argv[2],
