@@ -31,9 +31,12 @@ def gpus():
 pytestmark = pytest.mark.skipif(gpus() == 0, reason="no GPU, or no kernels for it")
 
 
+# Several servers share the one GPU, so none may take what is left of it.
+SMALL = {"kv_cache_bytes": "256MiB", "max_num_seqs": 256}
+
+
 def serve(shared, model, device):
-    deployment = {"max_ongoing_requests": 1024}
-    return shared(f"{model}-{device}", [app(DATA / model, device=device, deployment=deployment)], **options())
+    return shared(f"{model}-{device}", [app(DATA / model, device=device, **SMALL)], **options())
 
 
 def complete(server, prompt, n=24, **more):
@@ -115,7 +118,7 @@ def test_sampling_repeats_with_a_seed(shared):
 
 
 def test_a_killed_worker_is_replaced_and_its_memory_is_free(server):
-    s = server([app(DATA / "tiny-llama", device="cuda")], **options())
+    s = server([app(DATA / "tiny-llama", device="cuda", **SMALL)], **options())
     want = complete(s, PROMPTS[2])
     (worker,) = s.pids("worker")
     os.kill(worker, signal.SIGKILL)
