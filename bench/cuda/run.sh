@@ -129,9 +129,9 @@ parity() {
 crowd() {
     local name
     for name in tests/data/llm/tiny-llama tests/data/llm/tiny-qwen3 "$work/Qwen3-0.6B" "$work/Llama-3.2-1B"; do
-        [ -e "$name/config.json" ] || make_weights "$(basename "$name")"
+        case $name in "$work"/*) make_weights "$(basename "$name")" ;; esac
         echo "== $name" >>"$out/crowd.log"
-        within 120 "$build/tests/crowd" "$kernels" "$name" >"$work/crowd.log" 2>&1 || bad "crowd $name"
+        within 120 "$build/tests/crowd" "$kernels" "$name" 256 48 0.2 >"$work/crowd.log" 2>&1 || bad "crowd $name"
         cat "$work/crowd.log" >>"$out/crowd.log"
         say "$(basename "$name"): $(grep '^crowd' "$work/crowd.log" | sed 's/^crowd: //' | paste -sd ';')"
     done
@@ -272,7 +272,7 @@ serve() {
         load "$name" "$name, http" 90 || bad "serve $name"
         whole=$(last_rate)
         for share in 0.25 0.5 0.9; do
-            rate=$(awk "BEGIN { print $whole * $share }")
+            rate=$(awk "BEGIN { printf \"%.1f\", $whole * $share }")
             load "$name" "$name, http, $rate/s" 60 -r "$rate" -n "$(awk "BEGIN { print int($rate * $RATE_SECONDS) + 1 }")" ||
                 bad "serve $name at $rate/s"
         done
@@ -300,7 +300,7 @@ soak() {
     load "$name" warm 60 -n 64 >/dev/null
     sleep 3
     load "$name" "$name, all at once" 60 || bad soak
-    rate=$(awk "BEGIN { print 0.9 * $(last_rate) }")
+    rate=$(awk "BEGIN { printf \"%.1f\", 0.9 * $(last_rate) }")
     seconds=$((seconds < $(left) - 15 ? seconds : $(left) - 15))
     n=$(awk "BEGIN { print int($rate * $seconds) }")
     python3 bench/cuda/watch.py $server 5 >"$out/watch.log" 2>&1 &
