@@ -110,6 +110,8 @@ typedef struct sv_dev_options {
     const char *isa;      // CPU: "scalar", "avx2", "avx512", "neon"; NULL = the best there is
     void (*tick)(void *); // called now and then during launch(), on the caller's thread; may be
     void *tick_arg;       // NULL. For heartbeats: a step of a large model can take seconds
+    uint32_t by_block; // CUDA: 1: blocks run one by one and each is waited for. Slow, but an error
+                       // names its block
 } sv_dev_options;
 
 /*
@@ -324,7 +326,7 @@ typedef struct sv_kernels {
     // Steps.
     int (*slot)(sv_session *, uint32_t slot,
                 const sv_sampling *); // copies all; for launches to come
-    sv_batch *(*batch)(sv_session *); // of the next launch
+    sv_batch *(*batch)(sv_session *); // of the next launch; NULL: the device is lost
     // A ticket > 0, or < 0. The CPU refuses (-400) a batch that reaches beyond the limits.
     int64_t (*launch)(sv_program *, const sv_batch *);
     // Waits for that step. *ret stays the backend's.

@@ -61,6 +61,14 @@ void *device_alloc_pinned(sv_dev *d, uint64_t bytes, char *why)
     return keep(d, p, true);
 }
 
+cublasLtHandle_t device_lt(sv_dev *d)
+{
+    if (d->lt_started)
+        pthread_join(d->lt_thread, NULL);
+    d->lt_started = false;
+    return d->lt;
+}
+
 static void device_close(sv_dev *d)
 {
     if (!d)
@@ -81,11 +89,31 @@ static void device_close(sv_dev *d)
             cudaFree(a->p);
         free(a);
     }
-    if (d->lt)
+    if (device_lt(d))
         cublasLtDestroy(d->lt);
     if (d->stream)
         cudaStreamDestroy(d->stream);
     free(d);
+}
+
+static cudaError_t start_context(const sv_dev *d)
+{
+    cudaError_t e =
+        cudaInitDevice(d->index, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid);
+    return e == cudaSuccess ? cudaSetDevice(d->index) : e;
+}
+
+// Beside the context and the weights; the library is loaded before the first call that needs
+// either.
+static void *make_lt(void *arg)
+{
+    sv_dev *d = (sv_dev *)arg;
+    cublasLtMatmulPreferenceOpaque_t anything;
+    cublasLtHandle_t lt = NULL;
+    if (cublasLtMatmulPreferenceInit(&anything) == CUBLAS_STATUS_SUCCESS &&
+        start_context(d) == cudaSuccess && cublasLtCreate(&lt) == CUBLAS_STATUS_SUCCESS)
+        d->lt = lt;
+    return NULL;
 }
 
 static int device_open(const sv_dev_options *o, sv_dev **ret, char *why)
@@ -94,10 +122,9 @@ static int device_open(const sv_dev_options *o, sv_dev **ret, char *why)
     if (!d)
         return fail(why, -507, "no memory");
     d->index = o->index;
-    if (!cuda_ok(
-            cudaInitDevice(d->index, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid),
-            "cudaInitDevice", why) ||
-        !cuda_ok(cudaSetDevice(d->index), "cudaSetDevice", why) ||
+    d->by_block = o->by_block;
+    d->lt_started = pthread_create(&d->lt_thread, NULL, make_lt, d) == 0;
+    if (!cuda_ok(start_context(d), "making a CUDA context", why) ||
         !cuda_ok(cudaGetDeviceProperties(&d->prop, d->index), "cudaGetDeviceProperties", why) ||
         !cuda_ok(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "cudaStreamCreate",
                  why) ||
@@ -111,11 +138,6 @@ static int device_open(const sv_dev_options *o, sv_dev **ret, char *why)
                  d->index, d->prop.name, d->prop.major, d->prop.minor);
         device_close(d);
         return code;
-    }
-    cublasStatus_t s = cublasLtCreate(&d->lt);
-    if (s != CUBLAS_STATUS_SUCCESS) {
-        device_close(d);
-        return fail(why, -599, "cublasLtCreate failed with status %d", (int)s);
     }
     snprintf(d->about, sizeof d->about, "%.128s, %d SMs, bf16 weights and activations, f32 sums",
              d->prop.name, d->prop.multiProcessorCount);

@@ -14,6 +14,7 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#include <pthread.h>
 
 enum { CUDA_LISTS_MAX = 4096, GEMM_WORKSPACE = 32 << 20 }; // numbers in a list of a slot; bytes
 
@@ -27,8 +28,11 @@ struct allocation {
 
 struct sv_dev {
     int index;
+    bool by_block; // sv_dev_options
     cudaStream_t stream;
-    cublasLtHandle_t lt;
+    cublasLtHandle_t lt; // by device_lt
+    pthread_t lt_thread; // that makes it, while lt_started
+    bool lt_started;
     void *workspace;         // GEMM_WORKSPACE bytes
     struct gemm_state *gemm; // owned; what projections keep
     allocation *allocations; // owned, of everything on this device
@@ -52,6 +56,7 @@ struct sv_weight {
 // Whether the call worked; else fills why with the call's name and CUDA's text.
 bool cuda_ok(cudaError_t e, const char *what, char *why);
 int fail(char *why, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+cublasLtHandle_t device_lt(sv_dev *d); // waits until it is there; NULL: there is none
 void *device_alloc(sv_dev *d, uint64_t bytes, char *why);        // zeroed; NULL with why
 void *device_take(sv_dev *d, uint64_t bytes, char *why);         // not zeroed
 void *device_alloc_pinned(sv_dev *d, uint64_t bytes, char *why); // zeroed
@@ -99,4 +104,10 @@ static __device__ __forceinline__ void let_next_start()
 static inline uint64_t round_up(uint64_t n, uint64_t to)
 {
     return (n + to - 1) / to * to;
+}
+
+// What cudaMalloc takes for n bytes: whole pages of its own from half a page on.
+static inline uint64_t taken_by(uint64_t n)
+{
+    return round_up(n, n >= 1 << 20 ? 2 << 20 : 512);
 }

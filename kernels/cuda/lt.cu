@@ -74,7 +74,7 @@ static lt_plan *plan_of(sv_dev *d, const lt_plan &wanted)
     if (!p)
         return NULL;
     *p = wanted;
-    if (!describe(p) || !ask(d->lt, p)) {
+    if (!device_lt(d) || !describe(p) || !ask(d->lt, p)) {
         free(p);
         return NULL;
     }

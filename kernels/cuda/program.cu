@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/program.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,39 @@ static void check(sv_program *p, cudaError_t e, const char *block)
         failed(p, e == cudaErrorNotSupported ? -400 : -599, block, cudaGetErrorString(e));
 }
 
+// What was captured since the last part becomes one.
+static void make_part(sv_program *p, const char *block)
+{
+    cudaGraph_t graph = NULL;
+    cudaError_t e = cudaStreamEndCapture(p->stream, &graph);
+    step_part *parts = (step_part *)realloc(p->parts, (p->n_parts + 1) * sizeof *parts);
+    if (parts)
+        p->parts = parts;
+    cudaGraphExec_t made = NULL;
+    if (e == cudaSuccess)
+        e = parts ? cudaGraphInstantiate(&made, graph, 0) : cudaErrorMemoryAllocation;
+    check(p, e, block);
+    if (graph)
+        cudaGraphDestroy(graph);
+    if (e != cudaSuccess)
+        return;
+    step_part *part = &p->parts[p->n_parts++];
+    part->graph = made;
+    snprintf(part->block, sizeof part->block, "%s", block);
+}
+
+// By block: ends its part and begins the next one's.
+static int block_done(sv_program *p, const char *block)
+{
+    if (!p->session->dev->by_block || p->code < 0)
+        return p->code;
+    char name[sizeof p->parts->block];
+    snprintf(name, sizeof name, "%s of layer %u", block, p->layer);
+    make_part(p, name);
+    check(p, cudaStreamBeginCapture(p->stream, cudaStreamCaptureModeRelaxed), name);
+    return p->code;
+}
+
 int program_record(sv_session *s, uint32_t max_tokens, sv_program **ret, char *why)
 {
     if (max_tokens == 0 || max_tokens > s->limits.max_tokens)
@@ -55,6 +89,7 @@ int program_record(sv_session *s, uint32_t max_tokens, sv_program **ret, char *w
                  "cudaStreamBeginCapture", why))
         return -599;
     prepare_run(s->v, p->stream);
+    block_done(p, "prepare");
     *ret = p;
     return 0;
 }
@@ -68,7 +103,7 @@ int program_embed(sv_program *p, const sv_weight *table, float scale, sv_buf *x)
     x->f32 = true;
     embed_run(p->session->v, table, scale, (float *)x->data, p->max_tokens, p->stream);
     check(p, cudaGetLastError(), "embed");
-    return p->code;
+    return block_done(p, "embed");
 }
 
 static bool norm_fits(const sv_norm *n, uint64_t cols)
@@ -141,6 +176,7 @@ int program_qkv(sv_program *p, const sv_qkv *b)
         failed(p, -400, "qkv", "the shapes of weight, buffers, norms or rope don't fit the limits");
     if (p->code < 0)
         return p->code;
+    p->layer = b->layer;
     rope_args a = {};
     if (b->rope && b->rope->style != SV_ROPE_NONE) {
         const rope_table *t = rope_of(s, b->rope, p->why);
@@ -164,12 +200,12 @@ int program_qkv(sv_program *p, const sv_qkv *b)
     g.y = g.wide;
     if (gemv_qkv_takes(s->dev, s->v, g, a)) {
         check(p, gemv_qkv_run(s->dev, s->v, g, a, (bf16 *)b->q->data, b->layer, p->stream), "qkv");
-        return p->code;
+        return block_done(p, "qkv");
     }
     check(p, gemm_run(s->dev, s->v, g, p->stream), "qkv");
     rope_append_run(s->v, g.wide, a, (bf16 *)b->q->data, b->layer, p->max_tokens, p->stream);
     check(p, cudaGetLastError(), "qkv");
-    return p->code;
+    return block_done(p, "qkv");
 }
 
 int program_attend(sv_program *p, const sv_attend *b)
@@ -184,7 +220,7 @@ int program_attend(sv_program *p, const sv_attend *b)
     attend_run(p->session->v, (const bf16 *)b->q->data, (bf16 *)b->out->data, b->layer, b->window,
                b->scale, p->max_tokens, p->stream);
     check(p, cudaGetLastError(), "attend");
-    return p->code;
+    return block_done(p, "attend");
 }
 
 int program_project(sv_program *p, const sv_project *b)
@@ -199,7 +235,7 @@ int program_project(sv_program *p, const sv_project *b)
     g.bias = b->w->bias;
     g.y = b->y->data;
     check(p, gemm_run(p->session->dev, p->session->v, g, p->stream), "project");
-    return p->code;
+    return block_done(p, "project");
 }
 
 int program_gate_up(sv_program *p, const sv_gate_up *b)
@@ -218,7 +254,7 @@ int program_gate_up(sv_program *p, const sv_gate_up *b)
     g.n = (uint32_t)b->y->cols;
     g.y = b->y->data;
     check(p, gemm_run(s->dev, s->v, g, p->stream), "gate_up");
-    return p->code;
+    return block_done(p, "gate_up");
 }
 
 int program_head(sv_program *p, const sv_head *b)
@@ -238,28 +274,22 @@ int program_head(sv_program *p, const sv_head *b)
     check(p, gemm_run(s->dev, s->v, g, p->stream), "head");
     sample_run(s->v, p->max_rows, p->stream);
     check(p, cudaGetLastError(), "head");
-    return p->code;
+    return block_done(p, "head");
 }
 
 int program_ready(sv_program *p, char *why)
 {
-    cudaGraph_t graph = NULL;
-    cudaError_t e = cudaStreamEndCapture(p->stream, &graph);
+    make_part(p, "a step"); // by block: an empty one
     if (p->code < 0)
-        fail(why, p->code, "%s", p->why);
-    else if (!cuda_ok(e, "capturing a step", why) ||
-             !cuda_ok(cudaGraphInstantiate(&p->graph, graph, 0), "cudaGraphInstantiate", why))
-        p->code = -599;
-    if (graph)
-        cudaGraphDestroy(graph);
-    return p->code;
+        return fail(why, p->code, "%s", p->why);
+    return 0;
 }
 
 int64_t program_launch(sv_program *p, const sv_batch *b)
 {
-    if (!p->graph || b->n_tokens > p->max_tokens || b->n_rows > p->max_rows)
+    if (p->code < 0 || p->n_parts == 0 || b->n_tokens > p->max_tokens || b->n_rows > p->max_rows)
         return -400;
-    return session_launch(p->session, b, p->graph);
+    return session_launch(p->session, b, p->parts, p->n_parts);
 }
 
 void programs_free(sv_session *s)
@@ -267,8 +297,9 @@ void programs_free(sv_session *s)
     while (s->programs) {
         sv_program *p = s->programs;
         s->programs = p->next;
-        if (p->graph)
-            cudaGraphExecDestroy(p->graph);
+        for (uint32_t i = 0; i < p->n_parts; i++)
+            cudaGraphExecDestroy(p->parts[i].graph);
+        free(p->parts);
         free(p);
     }
     for (rope_table *t = s->ropes; t; t = t->next)

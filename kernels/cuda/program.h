@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * program - a recorded list of blocks, captured as one CUDA graph for a bucket of tokens.
+ * program - a recorded list of blocks, captured as one CUDA graph for a bucket of tokens; with
+ * sv_dev_options.by_block as one for each block.
  */
 #include "cuda/gemm.h"
 #include "cuda/session.h"
 
-struct op;
 struct sv_program {
     sv_program *next;
     sv_session *session;
     uint32_t max_tokens, max_rows;
-    cudaGraphExec_t graph;
+    step_part *parts; // owned, n_parts of them
+    uint32_t n_parts;
     cudaStream_t stream; // being captured into
+    uint32_t layer;      // of the last qkv
     int code;            // of the first block that failed
     char why[SV_WHY_MAX];
 };

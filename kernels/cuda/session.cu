@@ -165,10 +165,11 @@ static bool make_host_parts(sv_session *s, const sizes *z, char *why)
                        v.row_want,  e,
                        e + edits,   e + 2 * edits};
     }
-    uint64_t slot_bytes = sizeof(slot_state) + 16ull * CUDA_LISTS_MAX +
-                          4ull * (l->max_context + 1) + 4ull * s->v.allowed_words;
-    return (s->slot_host = (char *)device_alloc_pinned(s->dev, slot_bytes, why)) &&
-           cuda_ok(cudaEventCreateWithFlags(&s->slot_done, STEP_EVENT), "cudaEventCreate", why);
+    for (char *&host : s->slot_host)
+        if (!(host = (char *)device_alloc_pinned(s->dev, slot_staging_bytes(l), why)))
+            return false;
+    s->slot_turn = -1;
+    return (s->wants_logprobs = (bool *)calloc(l->max_seqs, sizeof(bool))) != NULL;
 }
 
 int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
@@ -261,65 +262,9 @@ void sessions_free(sv_dev *d)
         for (int i = 0; i < BATCHES; i++)
             if (s->done[i])
                 cudaEventDestroy(s->done[i]);
-        if (s->slot_done)
-            cudaEventDestroy(s->slot_done);
+        free(s->wants_logprobs);
         free(s);
     }
-}
-
-static bool slot_fits(const sv_session *s, uint32_t slot, const sv_sampling *p)
-{
-    return slot < s->limits.max_seqs && p->n_history <= s->limits.max_context + 1 &&
-           p->n_stop <= CUDA_LISTS_MAX && p->n_bias <= CUDA_LISTS_MAX && p->n_bad <= CUDA_LISTS_MAX;
-}
-
-static void fill_allowed(uint32_t *words, uint32_t n_words, uint32_t vocab, const sv_sampling *p)
-{
-    memset(words, 0, 4ull * n_words);
-    for (uint32_t i = 0; i < p->n_allowed; i++) {
-        uint32_t id = (uint32_t)p->allowed[i];
-        if (id < vocab)
-            words[id / 32] |= 1u << id % 32;
-    }
-}
-
-// From pinned memory, so that nothing waits; the next update waits for this one's copies alone.
-int session_slot(sv_session *s, uint32_t slot, const sv_sampling *p)
-{
-    if (!slot_fits(s, slot, p))
-        return -400;
-    if (cudaEventSynchronize(s->slot_done) != cudaSuccess)
-        return -599;
-    session_view *v = &s->v;
-    slot_state *st = (slot_state *)s->slot_host;
-    *st = {p->temperature, p->top_p,  p->min_p,    p->repetition,    p->frequency,
-           p->presence,    p->top_k,  p->logprobs, p->min_tokens,    p->prompt_len,
-           p->n_stop,      p->n_bias, p->n_bad,    p->n_allowed > 0, p->seed};
-    int32_t *lists = (int32_t *)(st + 1), *history = lists + 4 * CUDA_LISTS_MAX;
-    uint32_t *allowed = (uint32_t *)(history + s->limits.max_context + 1);
-    memcpy(lists, p->stop, 4ull * p->n_stop);
-    memcpy(lists + CUDA_LISTS_MAX, p->bias_id, 4ull * p->n_bias);
-    memcpy(lists + 2 * CUDA_LISTS_MAX, p->bias, 4ull * p->n_bias);
-    memcpy(lists + 3 * CUDA_LISTS_MAX, p->bad, 4ull * p->n_bad);
-    for (uint32_t i = 0; i < p->n_bad && p->bad[i] > 0; i += 1 + (uint32_t)p->bad[i])
-        lists[3 * CUDA_LISTS_MAX + i] = -p->bad[i];
-    memcpy(history, p->history, 4ull * p->n_history);
-    cudaStream_t q = s->dev->stream;
-    cudaError_t e = cudaMemcpyAsync(v->slots + slot, st, sizeof *st, cudaMemcpyHostToDevice, q);
-    if (e == cudaSuccess && p->n_stop + p->n_bias + p->n_bad > 0)
-        e = cudaMemcpyAsync(v->lists + 4ull * CUDA_LISTS_MAX * slot, lists, 16ull * CUDA_LISTS_MAX,
-                            cudaMemcpyHostToDevice, q);
-    if (e == cudaSuccess && p->n_history > 0)
-        e = cudaMemcpyAsync(v->history + (uint64_t)slot * (s->limits.max_context + 1), history,
-                            4ull * p->n_history, cudaMemcpyHostToDevice, q);
-    if (e == cudaSuccess && p->n_allowed > 0) {
-        fill_allowed(allowed, v->allowed_words, v->vocab, p);
-        e = cudaMemcpyAsync(v->allowed + (uint64_t)slot * v->allowed_words, allowed,
-                            4ull * v->allowed_words, cudaMemcpyHostToDevice, q);
-    }
-    if (e == cudaSuccess)
-        e = cudaEventRecord(s->slot_done, q);
-    return e == cudaSuccess ? 0 : -599;
 }
 
 sv_batch *session_batch(sv_session *s)
@@ -383,7 +328,29 @@ static cudaError_t copy_batch(sv_session *s, int turn, const sv_batch *b)
     return e;
 }
 
-int64_t session_launch(sv_session *s, const sv_batch *b, cudaGraphExec_t graph)
+// Tokens alone, unless a row's slot wants more of its results.
+static uint64_t wanted_bytes(const sv_session *s, const sv_batch *b)
+{
+    for (uint32_t i = 0; i < b->n_rows; i++)
+        if (b->row_want[i] != SV_DRAW || s->wants_logprobs[b->row_slot[i]])
+            return s->result_bytes;
+    return 4ull * b->n_rows;
+}
+
+// One by one, each waited for: an error is of the block that it comes with.
+static cudaError_t run_by_block(sv_session *s, const step_part *parts, uint32_t n_parts)
+{
+    for (uint32_t i = 0; i < n_parts; i++) {
+        cudaError_t e = cudaGraphLaunch(parts[i].graph, s->dev->stream);
+        if (e == cudaSuccess)
+            e = cudaStreamSynchronize(s->dev->stream);
+        if (!cuda_ok(e, parts[i].block, s->why))
+            return e;
+    }
+    return cudaSuccess;
+}
+
+int64_t session_launch(sv_session *s, const sv_batch *b, const step_part *parts, uint32_t n_parts)
 {
     int turn = (int)(s->launched % BATCHES);
     if (b != &s->batch[turn] || !batch_fits(s, b))
@@ -391,13 +358,13 @@ int64_t session_launch(sv_session *s, const sv_batch *b, cudaGraphExec_t graph)
     cudaStream_t q = s->dev->stream;
     cudaError_t e = copy_batch(s, turn, b);
     if (e == cudaSuccess)
-        e = cudaGraphLaunch(graph, q);
+        e = s->dev->by_block ? run_by_block(s, parts, n_parts) : cudaGraphLaunch(parts->graph, q);
     if (e == cudaSuccess && b->n_rows > 0)
-        e = cudaMemcpyAsync(s->result_host[turn], s->v.out_token, s->result_bytes,
+        e = cudaMemcpyAsync(s->result_host[turn], s->v.out_token, wanted_bytes(s, b),
                             cudaMemcpyDeviceToHost, q);
     if (e == cudaSuccess)
         e = cudaEventRecord(s->done[turn], q);
-    if (e != cudaSuccess)
+    if (e != cudaSuccess && !*s->why) // else collect() tells it
         return -599;
     s->result_rows[turn] = b->n_rows;
     return ++s->launched;
@@ -409,6 +376,8 @@ int session_collect(sv_session *s, int64_t ticket, const sv_result **ret, char *
         return fail(why, -400, "ticket %lld is not of the last %d launches", (long long)ticket,
                     BATCHES);
     int turn = (int)((ticket - 1) % BATCHES);
+    if (*s->why)
+        return fail(why, -599, "%s", s->why);
     if (!cuda_ok(cudaEventSynchronize(s->done[turn]), "a step", why))
         return -599;
     const sv_limits *l = &s->limits;

@@ -38,8 +38,8 @@ struct session_view {
     int32_t *history;    // [max_seqs, max_context + 1]
     int32_t *last;       // [max_seqs] sampled last
     slot_state *slots;   // [max_seqs]
-    int32_t *lists;    // [max_seqs, 4, CUDA_LISTS_MAX]: stop ids, bias ids, biases (f32), bad words,
-                       // each as its length, negative, and its ids
+    int32_t *lists; // [max_seqs, 4, CUDA_LISTS_MAX]: stop ids, bias ids, biases (f32), bad words,
+                    // each as its length, negative, and its ids
     uint32_t *allowed; // [max_seqs, vocab / 32]
     void *k, *v;       // [layers][n_blocks][SV_BLOCK][kv_heads][head_dim] of kv_dtype
     float *logits;     // [max_rows, vocab]
@@ -83,11 +83,14 @@ struct sv_session {
     char *batch_host[BATCHES], *result_host[BATCHES];
     sv_batch batch[BATCHES];
     cudaEvent_t done[BATCHES]; // of the step that used batch and result of this turn
-    char *slot_host;           // pinned staging for slot(): one update at a time
-    cudaEvent_t slot_done;
+    char *slot_host[BATCHES];  // pinned staging of slot(), slot_used bytes of this turn's taken
+    uint64_t slot_used;
+    int64_t slot_turn;    // the `launched` that slot_used is of
+    bool *wants_logprobs; // owned, [max_seqs]
     sv_result result;
     int64_t launched, collected;
     uint32_t result_rows[BATCHES];
+    char why[SV_WHY_MAX]; // by block: which one failed
 };
 
 uint64_t session_bytes(const sv_dev_options *, const sv_limits *);
@@ -99,8 +102,13 @@ int session_buffer(sv_session *, uint64_t cols, sv_buf **ret, char *why);
 bf16 *session_wide(const sv_session *, uint64_t x_cols, uint64_t cols);
 void sessions_free(sv_dev *d);
 int session_slot(sv_session *, uint32_t slot, const sv_sampling *);
+uint64_t slot_staging_bytes(const sv_limits *);
 sv_batch *session_batch(sv_session *);
-// The batch to the device, the page table's edits; then run(); then results to the host.
-int64_t session_launch(sv_session *, const sv_batch *, cudaGraphExec_t graph);
+// The batch to the device, the page table's edits; then the parts; then results to the host.
+struct step_part {
+    cudaGraphExec_t graph;
+    char block[32]; // what it is
+};
+int64_t session_launch(sv_session *, const sv_batch *, const step_part *parts, uint32_t n_parts);
 int session_collect(sv_session *, int64_t ticket, const sv_result **ret, char *why);
 int session_logits(sv_session *, uint32_t row, float *out);

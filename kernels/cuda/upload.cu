@@ -9,7 +9,9 @@
 
 #include "cuda/dequant.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { THREADS = 256, EIGHT = 8 };
@@ -52,8 +54,9 @@ static uintptr_t gap_end(const uploads *u, uintptr_t at, uintptr_t end)
 }
 
 // Registers from the page of `at` on, at most up to `end` (of a page), where that is free.
-static region *make_region(uploads *u, uintptr_t at, uintptr_t end)
+static region *make_region(sv_dev *d, uintptr_t at, uintptr_t end)
 {
+    uploads *u = d->uploads;
     static const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t begin = at / page * page;
     end = (end + page - 1) / page * page;
@@ -64,7 +67,9 @@ static region *make_region(uploads *u, uintptr_t at, uintptr_t end)
     if (!r)
         abort();
     if (cudaHostRegister((void *)begin, end - begin, cudaHostRegisterReadOnly) != cudaSuccess) {
-        cudaGetLastError();
+        size_t n = strlen(d->about);
+        snprintf(d->about + n, sizeof d->about - n, ", weights copied slowly: %s",
+                 cudaGetErrorString(cudaGetLastError()));
         u->pageable = true;
         free(r);
         return NULL;
@@ -82,7 +87,7 @@ static bool copy_in(sv_dev *d, const void *from, uint64_t bytes, bool stays, voi
     while (at < end) {
         region *r = stays ? region_of(u, at) : NULL;
         if (!r && stays && !u->pageable)
-            r = make_region(u, at, end);
+            r = make_region(d, at, end);
         uint64_t n = r && r->end < end ? r->end - at : end - at;
         if (!r)
             n = gap_end(u, at, end) - at;

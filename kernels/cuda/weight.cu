@@ -53,10 +53,10 @@ uint64_t weight_bytes(const sv_dev_options *, const sv_weight_desc *d)
     if (!known(d))
         return 0;
     if (d->role == SV_VECTOR)
-        return round_up(d->cols * sizeof(float), 512);
+        return taken_by(d->cols * sizeof(float));
     uint64_t rows = rows_of(d);
-    return round_up(rows * d->cols * sizeof(bf16), 512) +
-           (wants_bias(d) ? round_up(rows * sizeof(float), 512) : 0);
+    return taken_by(rows * d->cols * sizeof(bf16)) +
+           (wants_bias(d) ? taken_by(rows * sizeof(float)) : 0);
 }
 
 static bool fill_part(sv_weight *w, const sv_weight_desc *desc, uint32_t i, uint64_t row, char *why)
