@@ -239,10 +239,23 @@ static int device_lost(struct engine *e, struct err *err, const char *doing, con
     return err_set(err, SV_E_FATAL, "%s", here.msg);
 }
 
+// The device does not take a step any more: what the oldest one under way says of it.
+static int refused(struct engine *e, struct err *err, const char *doing)
+{
+    const sv_result *r;
+    char why[SV_WHY_MAX] = "";
+    int64_t ticket = e->n_flights ? e->flight[e->first].ticket : -1;
+    if (ticket > 0)
+        e->k->collect(e->session, ticket, &r, why);
+    return device_lost(e, err, doing, why);
+}
+
 static int launch(struct engine *e, struct err *err)
 {
     struct flight *f = &e->flight[(e->first + e->n_flights) % e->depth];
     sv_batch *b = e->k->batch(e->session);
+    if (!b)
+        return refused(e, err, "before");
     uint32_t n = sched_plan(&e->sched, b, f);
     if (n) {
         e->stats.step_tokens = n;
@@ -252,7 +265,7 @@ static int launch(struct engine *e, struct err *err)
         sv_program *program = e->program(e->arg, n, b->n_rows);
         f->ticket = program ? e->k->launch(program, b) : SV_E_FATAL;
         if (f->ticket < 0)
-            return device_lost(e, err, program ? "launching" : "recording", "");
+            return refused(e, err, program ? "launching" : "recording");
         sched_launched(&e->sched);
     }
     end_list(e, &e->sched.failed, "the device does not take these sampling parameters");

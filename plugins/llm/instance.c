@@ -137,6 +137,7 @@ int instance_create(const sv_host *h, const sv_cfg *cfg, struct instance **ret, 
                                            .threads = in->o.threads,
                                            .activations = in->o.activations,
                                            .isa = in->o.isa,
+                                           .by_block = in->o.by_block,
                                            .tick = tick,
                                            .tick_arg = in};
         rc = open_files(in, err);

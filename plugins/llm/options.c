@@ -69,6 +69,8 @@ const sv_option options_table[OPTIONS_COUNT] = {
      "Every stream ends with its usage, as if the request had asked for it."},
     {SV_BOOL, 0, "return_tokens_as_token_ids", "false", 0, 0,
      "Logprobs name tokens as token_id:17, unless the request says otherwise."},
+    {SV_BOOL, 0, "enforce_eager", "false", 0, 0,
+     "On a GPU, blocks run one by one and each is waited for: slow, but an error names its block."},
     {SV_STR, 0, "isa", NULL, 0, 0,
      "The processor's instructions to use: scalar, avx2, avx512, neon. By default the best."},
 };
@@ -186,6 +188,7 @@ static void read_numbers(const sv_host *h, const sv_cfg *cfg, struct options *o)
     o->prompt_details = h->cfg_int(cfg, "enable_prompt_tokens_details", 0);
     o->trust_template = h->cfg_int(cfg, "trust_request_chat_template", 0);
     o->usage_always = h->cfg_int(cfg, "enable_force_include_usage", 0);
+    o->by_block = h->cfg_int(cfg, "enforce_eager", 0);
     o->tokens_as_ids = h->cfg_int(cfg, "return_tokens_as_token_ids", 0);
 }
 

@@ -12,7 +12,7 @@
 
 struct err;
 
-enum { OPTIONS_COUNT = 24 };
+enum { OPTIONS_COUNT = 25 };
 extern const sv_option options_table[OPTIONS_COUNT];
 
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
@@ -32,7 +32,7 @@ struct options {
     uint32_t max_seqs, max_waiting;     // 0, WAITING_AUTO: auto, until plan
     uint32_t max_logprobs;
     bool prefix_cache, chunked_prefill, priority, generation_config, prompt_details, trust_template;
-    bool usage_always, tokens_as_ids;
+    bool usage_always, tokens_as_ids, by_block;
     const char *chat_template; // NULL: the model's
     const char *isa;           // NULL: the best
 };

@@ -545,7 +545,8 @@ static void device_lost(void **state)
 {
     (void)state;
     for (uint32_t depth = 1; depth <= 2; depth++)
-        for (int collect = 0; collect < 2; collect++) {
+        for (int where = 0; where < 3; where++) {
+            bool told = where == 1 || (where == 2 && depth == 2); // collect() was asked
             struct engine_config c = roomy;
             c.max_seqs = 4;
             struct world *w = world_create(c, depth);
@@ -554,7 +555,10 @@ static void device_lost(void **state)
                 j[i] = job_create(20, 20, (uint64_t)i);
                 assert_int_equal(job_add(w, j[i]), 0);
             }
-            *(collect ? &w->f->fail_collect : &w->f->fail_launch) = 8;
+            int64_t *const fails[] = {&w->f->fail_launch, &w->f->fail_collect, &w->f->fail_batch};
+            *fails[where] = 8;
+            if (where == 2) // the step under way has failed, and so does all that comes after
+                w->f->fail_collect = 7 + (depth == 1);
             int rc;
             struct err err = {0};
             while ((rc = engine_step(w->e, &err)) > 0)
@@ -562,7 +566,7 @@ static void device_lost(void **state)
                     engine_pause(w->e, j[3]->seq, true);
             assert_int_equal(rc, SV_E_FATAL);
             assert_int_equal(err.code, SV_E_FATAL);
-            assert_true(!collect || strstr(err.msg, "the fake device is lost"));
+            assert_true(!told || strstr(err.msg, "the fake device is lost"));
             engine_check(w->e);
             for (int i = 0; i < 8; i++) {
                 assert_true(j[i]->ended);

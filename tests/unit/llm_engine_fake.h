@@ -32,7 +32,8 @@ static inline int fake_slot(sv_session *session, uint32_t slot, const sv_samplin
 
 static inline sv_batch *fake_batch(sv_session *session)
 {
-    return &fake_of(session)->b;
+    struct fake *f = fake_of(session);
+    return f->ticket + 1 == f->fail_batch ? NULL : &f->b;
 }
 
 static inline void fake_edits(struct fake *f, const sv_batch *b)

@@ -47,8 +47,8 @@ struct fake {
     uint32_t max_edits;
     struct fake_result result[8];
     int64_t ticket, collected;
-    int64_t fail_launch, fail_collect; // that ticket fails; 0: none
-    uint64_t tokens, rows;             // computed in all
+    int64_t fail_batch, fail_launch, fail_collect; // that ticket fails; 0: none
+    uint64_t tokens, rows;                         // computed in all
     uint32_t last_tokens, last_seqs;
 };
 
