@@ -325,6 +325,7 @@ static __global__ void CLUSTERED __launch_bounds__(THREADS, 2)
     __shared__ team_shared<CLUSTER> s;
     uint32_t at = blockIdx.x / CLUSTER;
     team<CLUSTER> t = {&s, blockIdx.x % CLUSTER, 0};
+    t.sync(); // all of them run: only then is their memory there
     wait_previous();
     let_next_start();
     if (at < v.counts[2])
@@ -359,26 +360,30 @@ static int attribute(cudaDeviceAttr what)
     return value;
 }
 
-static bool fits_cluster(uint32_t bytes)
+bool sample_fits_cluster(uint32_t vocab)
 {
     return attribute(cudaDevAttrComputeCapabilityMajor) >= 9 &&
-           bytes + sizeof(team_shared<CLUSTER>) <=
+           4 * WARPS * span_of(vocab, CLUSTER * WARPS) + sizeof(team_shared<CLUSTER>) <=
                (uint32_t)attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
 }
 
-static void run_clusters(const session_view &v, uint32_t rows, uint32_t bytes, cudaStream_t q)
+void sample_run_clusters(const session_view &v, uint32_t rows, cudaStream_t q)
 {
+    uint32_t bytes = 4 * WARPS * span_of(v.vocab, CLUSTER * WARPS);
     if (cudaFuncSetAttribute(sample_cluster_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              (int)bytes) == cudaSuccess)
         enqueue(sample_cluster_kernel, dim3(rows * CLUSTER), dim3(THREADS), bytes, q, v);
 }
 
+void sample_run_ctas(const session_view &v, uint32_t rows, cudaStream_t q)
+{
+    enqueue(sample_kernel, dim3(rows < SAMPLE_ROWS ? rows : SAMPLE_ROWS), dim3(THREADS), 0, q, v);
+}
+
 void sample_run(const session_view &v, uint32_t rows, cudaStream_t q)
 {
-    uint32_t bytes = 4 * WARPS * span_of(v.vocab, CLUSTER * WARPS);
-    if (fits_cluster(bytes))
-        run_clusters(v, rows, bytes, q);
+    if (sample_fits_cluster(v.vocab))
+        sample_run_clusters(v, rows, q);
     else
-        enqueue(sample_kernel, dim3(rows < SAMPLE_ROWS ? rows : SAMPLE_ROWS), dim3(THREADS), 0, q,
-                v);
+        sample_run_ctas(v, rows, q);
 }
