@@ -335,7 +335,7 @@ typedef struct sv_kernels {
     int (*logits)(sv_session *, uint32_t row, float *out);
 
     // When there is nothing to do for a while: gives back a piece of what loading held. 1: call
-    // again, 0: that was all.
+    // again, 0: that was all, < 0: the device is lost.
     int (*idle)(sv_dev *);
     // Bytes of the device's memory that nobody has; UINT64_MAX: it is the host's, never counted.
     uint64_t (*room)(const sv_dev *);

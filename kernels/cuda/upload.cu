@@ -268,8 +268,11 @@ int upload_idle(sv_dev *d)
     uploads *u = d->uploads;
     if (!u)
         return 0;
-    if (cudaStreamQuery(d->stream) != cudaSuccess)
-        return 1; // copies may be under way still
+    cudaError_t e = cudaStreamQuery(d->stream);
+    if (e != cudaSuccess) {
+        cudaGetLastError(); // remembers what is no error, too
+        return e == cudaErrorNotReady ? 1 : -599;
+    }
     if (u->scratch) {
         cudaFree(u->scratch);
         u->scratch = NULL;

@@ -149,6 +149,8 @@ int instance_create(const sv_host *h, const sv_cfg *cfg, struct instance **ret, 
         return rc;
     }
     in->create_s = since_start(getpid());
+    in->before_s = since_start(getppid()) - in->create_s;
+    in->created_ns = clock_now_ns();
     *ret = in;
     return 0;
 }
@@ -344,15 +346,22 @@ int instance_warm(struct instance *in, struct err *err)
 
 /* ---- serving ---- */
 
-// From now on the log can say how long the first answer took, all in all.
+// The way from exec to the first answer, once for all.
 static void note_first_token(struct instance *in, const struct engine_stats *s)
 {
+    const struct load_times *t = &in->times;
     if (in->answered || s->generated_tokens == in->warm_tokens)
         return;
     in->answered = true;
-    sv_log(in->host, SV_INFO,
-           "first token %.0f ms after the server was started, %.0f ms of it ready",
-           since_start(getppid()) * 1e3, seconds(in->times.warm, clock_now_ns()) * 1e3);
+    sv_log(
+        in->host, SV_INFO,
+        "first token %.0f ms after the server was started: %.0f until this process, %.0f until "
+        "create, %.0f until load, %.0f device, weights and text, %.1f engine, %.1f warm-up, %.0f "
+        "ready and then asked",
+        since_start(getppid()) * 1e3, in->before_s * 1e3, in->create_s * 1e3,
+        seconds(in->created_ns, t->begin) * 1e3, seconds(t->begin, t->ready) * 1e3,
+        seconds(t->ready, t->engine) * 1e3, seconds(t->engine, t->warm) * 1e3,
+        seconds(t->warm, clock_now_ns()) * 1e3);
 }
 
 // Nothing to do: what loading left for later. 1: there is more.
@@ -369,10 +378,10 @@ int64_t instance_step(struct instance *in, struct err *err)
     const struct engine_stats *s = engine_stats(in->engine);
     metrics_step(&in->metrics, s);
     note_first_token(in, s);
-    if (rc == 0 && in->answered)
-        rc = idle(in);
+    if (rc == 0 && in->answered && (rc = idle(in)) < 0)
+        err_set(err, SV_E_FATAL, "the device failed while nothing was asked of it");
     if (rc < 0 && *model_why(in->model))
-        err_set(err, SV_E_FATAL, "recording a program: %s", model_why(in->model));
+        err_ctx(err, "recording a program: %s", model_why(in->model));
     if (rc < 0)
         return SV_E_FATAL;
     double most = in->o.max_seqs, busy = (s->running + s->waiting) / most;

@@ -38,6 +38,8 @@ struct instance {
     struct params_limits params_limits;
     char fingerprint[64];
     double create_s; // from the process's start to the end of create
+    double before_s; // from its parent's start to its own
+    uint64_t created_ns;
 
     // From load to unload.
     sv_dev *dev;
