@@ -36,6 +36,13 @@ def no_reports():
     assert not reports, "a sanitizer reported:\n" + reports
 
 
+@pytest.fixture(autouse=True)
+def no_gpus(request, monkeypatch):
+    """A test sees the machine's GPUs only when it is marked: the others mean the processor."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 def pytest_sessionfinish(session):
     reports = sanitizers.new_reports()  # of servers that a whole module shared
     if reports:

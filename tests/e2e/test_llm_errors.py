@@ -158,7 +158,7 @@ def test_a_template_of_the_request(shared):
 def test_options_that_are_refused(server, tmp_path):
     """Before anything is loaded, each with what to do."""
     cases = [
-        ({"device": "cuda"}, "no CUDA backend in this build"),
+        ({"device": "cuda"}, "device is cuda, but there is no GPU for it"),
         ({"device": "tpu"}, "'tpu' is not one of auto, cpu, cuda"),
         ({"scheduling_policy": "lifo"}, "'lifo' is not one of fcfs, priority"),
         ({"max_model_len": 9000}, "max_model_len is 9000, but the model was made for 8192"),

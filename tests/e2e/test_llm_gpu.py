@@ -28,7 +28,7 @@ def gpus():
     return found.stdout.count("GPU ") if found.returncode == 0 else 0
 
 
-pytestmark = pytest.mark.skipif(gpus() == 0, reason="no GPU, or no kernels for it")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpus() == 0, reason="no GPU, or no kernels for it")]
 
 
 # Several servers share the one GPU, so none may take what is left of it.
