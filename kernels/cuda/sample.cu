@@ -345,9 +345,14 @@ static __global__ void __launch_bounds__(THREADS, 1)
         sample_row(t, v, at, v.work + (uint64_t)blockIdx.x * WARPS * span, span);
 }
 
+static uint32_t ctas_of(uint32_t rows)
+{
+    return rows < SAMPLE_ROWS ? rows : (uint32_t)SAMPLE_ROWS;
+}
+
 uint64_t sample_work_bytes(const sv_limits *l)
 {
-    uint64_t rows = l->max_rows < SAMPLE_ROWS ? l->max_rows : SAMPLE_ROWS;
+    uint64_t rows = ctas_of(l->max_rows);
     return round_up(4ull * WARPS * span_of(l->vocab, WARPS) * rows, 512);
 }
 
@@ -377,7 +382,7 @@ void sample_run_clusters(const session_view &v, uint32_t rows, cudaStream_t q)
 
 void sample_run_ctas(const session_view &v, uint32_t rows, cudaStream_t q)
 {
-    enqueue(sample_kernel, dim3(rows < SAMPLE_ROWS ? rows : SAMPLE_ROWS), dim3(THREADS), 0, q, v);
+    enqueue(sample_kernel, dim3(ctas_of(rows)), dim3(THREADS), 0, q, v);
 }
 
 void sample_run(const session_view &v, uint32_t rows, cudaStream_t q)

@@ -8,7 +8,7 @@
  */
 #include "cuda/session.h"
 
-enum { SAMPLE_ROWS = 32, SAMPLE_VOCAB = 1 << 22 };
+enum : uint32_t { SAMPLE_ROWS = 32, SAMPLE_VOCAB = 1 << 22 };
 
 uint64_t sample_work_bytes(const sv_limits *);
 bool sample_fits_cluster(uint32_t vocab); // on this device
