@@ -133,18 +133,20 @@ void row(const model &m, const std::string &what, const std::vector<sequence> &s
          double reference_us, bool older = false)
 {
     world w(m, seqs);
-    if (older)
+    if (older) {
         w.s->v.hopper = false;
+        decode_size(&w.s->v, false);
+    }
     std::string name = std::string(m.name) + ", " + what;
     bool prefill = seqs[0].tokens > ROWS;
     table_row(name.c_str(), w.seconds(), prefill ? 0 : w.bytes, prefill ? w.flops : 0,
               reference_us / 1e6);
 }
 
-void decode(const model &m, uint32_t n, uint32_t keys, double reference_us)
+void decode(const model &m, uint32_t n, uint32_t keys, double reference_us, bool older = false)
 {
-    row(m, std::to_string(n) + " x " + std::to_string(keys),
-        std::vector<sequence>(n, {1, keys - 1}), reference_us);
+    row(m, std::to_string(n) + " x " + std::to_string(keys) + (older ? ", no clusters" : ""),
+        std::vector<sequence>(n, {1, keys - 1}), reference_us, older);
 }
 
 // As users' lengths: the i-th longest has a share of 1 / i.
@@ -182,6 +184,8 @@ void decode_table()
                  {256, 4096, 1477.7}};
     for (const auto &x : known)
         decode(LLAMA_8B, x.n, x.keys, x.us);
+    for (const auto &x : {known[0], known[1], known[2], known[10], known[15]})
+        decode(LLAMA_8B, x.n, x.keys, x.us, true);
     for (const model &m : {LLAMA_1B, QWEN_06B, QWEN_7B})
         for (auto [n, keys] : {std::pair<uint32_t, uint32_t>{1, 1024},
                                {1, 4096},

@@ -28,10 +28,13 @@ struct attend_args {
 void decode_run(const session_view &, const attend_args &, cudaStream_t);
 void prefill_run(const session_view &, const attend_args &, uint32_t m, cudaStream_t);
 
-// For session.cu: the decode kernel's grid, never above DECODE_CTAS_MOST unless there are more kv
-// heads, so that what it needs is known without a device; rows of a prefill tile.
+/*
+ * For session.cu. The decode kernel's grid, never above DECODE_CTAS_MOST unless there are more kv
+ * heads, so that what it needs is known without a device: from processors, kv_heads and head_dim.
+ * Rows of a prefill tile.
+ */
 enum { DECODE_CTAS_MOST = 444 }; // 148 processors, three a processor
-uint32_t decode_ctas(const sv_limits *, int processors);
+void decode_size(session_view *, bool has_clusters);
 uint64_t decode_parts_bytes(const sv_limits *);
 uint32_t prefill_tile_rows(const sv_limits *);
 

@@ -6,6 +6,7 @@
  * Tiles    the blocks of keys that the step's sequences see, numbered through in their order.
  * Ranges   a group of kv_heads CTAs, one a head, has the next `each` tiles; a warp of it the next
  *          `each_warp` of these. So a warp's range can begin and end within a sequence.
+ * Clusters of neighbouring groups of one head, where the device has them.
  * Order    depends on the batch alone.
  */
 #include "cuda/attend.h"
@@ -25,7 +26,9 @@ template <int D> struct decode_shape {
         RING_BYTES = STAGES * STAGE_BYTES, // of a warp
         SHARED_BYTES = WARPS * RING_BYTES,
         TILES_LEAST = WARPS, // of a CTA: below, merging costs more than reading
-        PARTS = WARPS + 1    // that a CTA can leave: its warps' first ones and its last one
+        // Nor is a sequence dealt to more than a cluster if that gives no CTA more than these.
+        TILES_NEAR = 3 * WARPS,
+        PARTS = WARPS + 1 // that a CTA can leave: its warps' first ones and its last one
     };
 };
 
@@ -61,9 +64,35 @@ template <int WARPS> struct deal {
     uint32_t sums[WARPS], most[WARPS];
 };
 
+struct post {
+    uint32_t head, group;
+    __device__ post(const session_view &v)
+    {
+        uint32_t cluster = blockIdx.x / v.together;
+        head = cluster % v.kv_heads;
+        group = cluster / v.kv_heads * v.together + blockIdx.x % v.together;
+    }
+};
+
+static __device__ uint32_t cta_of(const session_view &v, uint32_t group, uint32_t head)
+{
+    return (group / v.together * v.kv_heads + head) * v.together + group % v.together;
+}
+
+// How many tiles a group gets of `all`, `most` of them of one sequence.
 template <int D>
-static __device__ void deal_out(const session_view &v, uint32_t n_seqs, uint32_t window,
-                                deal<decode_shape<D>::WARPS> *d)
+static __device__ uint32_t tiles_each(const session_view &v, uint32_t all, uint32_t most)
+{
+    uint32_t groups = gridDim.x / v.kv_heads, near = (most + v.together - 1) / v.together;
+    uint32_t each = max((all + groups - 1) / groups, (uint32_t)decode_shape<D>::TILES_LEAST);
+    if (v.together > 1 && near <= decode_shape<D>::TILES_NEAR)
+        each = max(each, near);
+    return max(each, (most + SHARERS_MOST - 2) / (SHARERS_MOST - 1));
+}
+
+template <int D>
+static __device__ void deal_out(const session_view &v, uint32_t group, uint32_t n_seqs,
+                                uint32_t window, deal<decode_shape<D>::WARPS> *d)
 {
     constexpr uint32_t WARPS = decode_shape<D>::WARPS, THREADS = WARPS * WARP;
     uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -95,9 +124,7 @@ static __device__ void deal_out(const session_view &v, uint32_t n_seqs, uint32_t
         all += d->sums[w];
         most = max(most, d->most[w]);
     }
-    uint32_t groups = gridDim.x / v.kv_heads, group = blockIdx.x / v.kv_heads;
-    uint32_t each = max(max((all + groups - 1) / groups, (uint32_t)decode_shape<D>::TILES_LEAST),
-                        (most + SHARERS_MOST - 2) / (SHARERS_MOST - 1));
+    uint32_t each = tiles_each<D>(v, all, most);
     uint32_t each_warp = (each + WARPS - 1) / WARPS;
     uint32_t first = group * each, last = min(first + each, all);
     if (threadIdx.x == 0) {

@@ -9,8 +9,7 @@
  *          has the same work whatever the lengths, and the CTAs of a group read the same KV
  *          blocks at about the same time, each its head. No barrier while they read: each warp
  *          has its own ring of tiles.
- * merge    a sequence that several warps share is put together in shared memory, one that several
- *          groups share by the CTA that comes last, always in the order of the keys
+ * merge    what warps and CTAs share is put together in the order of the keys (attend_merge.h)
  * traffic  K and V once; 2 ranges a CTA leave up to 16 x head_dim sums each
  * order    of the keys within a warp's range; the ranges depend on the batch, not on timing
  * oracle   tests/cuda/attend.cu
@@ -19,6 +18,8 @@
 #include "cuda/attend_merge.h"
 
 #include <algorithm>
+
+enum { CLUSTER = 8 }; // CTAs
 
 // Copies the tiles of a warp's range into its ring, one after the other, through all sequences.
 template <class T, int D> struct reader {
@@ -302,13 +303,17 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS *WARP)
     static_assert(shape::RING_BYTES >= 4 * part_floats(D), "a part fits a ring");
     extern __shared__ __align__(128) char rings[];
     __shared__ deal<shape::WARPS> d;
-    __shared__ leftover left[2 * shape::WARPS]; // a warp's first and last one
-    uint32_t warp = threadIdx.x / WARP, head = blockIdx.x % v.kv_heads;
+    __shared__ leftover left[2 * shape::WARPS], near[2]; // each first and last: a warp's, the CTA's
+    __shared__ float *at[SHARERS_MOST];
+    post p(v);
+    uint32_t warp = threadIdx.x / WARP;
     if (threadIdx.x < 2 * shape::WARPS)
         left[threadIdx.x].seq = NOBODY;
-    deal_out<D>(v, __ldcg(v.jobs + JOB_DECODE), a.window, &d);
+    if (threadIdx.x < 2)
+        near[threadIdx.x].seq = NOBODY;
+    deal_out<D>(v, p.group, __ldcg(v.jobs + JOB_DECODE), a.window, &d);
     char *ring = rings + warp * shape::RING_BYTES;
-    reader<T, D> in(v, a, head, shared_address(ring));
+    reader<T, D> in(v, a, p.head, shared_address(ring));
     if (d.seq[warp] != NOBODY)
         in.start((uint32_t)d.seq[warp], d.offset[warp], d.tiles[warp]);
     uint32_t ahead = 1;
@@ -320,18 +325,48 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS *WARP)
     for (; ahead < shape::STAGES; ahead++)
         in.copy();
     let_next_start();
-    attend_range<T, D>(v, a, head, d, in, ring, left);
+    attend_range<T, D>(v, a, p.head, d, in, ring, left);
     __syncthreads();
-    conclude<D>(v, a.out, head, left);
+    conclude<D>(v, a.out, p, rings, left, near, at);
+    if (v.together > 1)
+        conclude_near<D>(v, a.out, p, rings, near, at);
+}
+
+// A launch of n CTAs in clusters, and its attributes.
+template <int D> struct launch {
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute[2] = {};
+
+    launch(uint32_t ctas, uint32_t together, cudaStream_t q)
+    {
+        attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute[0].val.programmaticStreamSerializationAllowed = 1;
+        attribute[1].id = cudaLaunchAttributeClusterDimension;
+        attribute[1].val.clusterDim = {together, 1, 1};
+        config.gridDim = dim3(ctas);
+        config.blockDim = dim3(decode_shape<D>::WARPS * WARP);
+        config.dynamicSmemBytes = decode_shape<D>::SHARED_BYTES;
+        config.stream = q;
+        config.attrs = attribute;
+        config.numAttrs = together > 1 ? 2 : 1;
+    }
+};
+
+template <class T, int D> static auto prepared()
+{
+    auto kernel = decode_kernel<T, D>;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         decode_shape<D>::SHARED_BYTES);
+    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                         cudaSharedmemCarveoutMaxShared);
+    return kernel;
 }
 
 template <class T, int D>
 static void run(const session_view &v, const attend_args &a, cudaStream_t q)
 {
-    using shape = decode_shape<D>;
-    auto kernel = decode_kernel<T, D>;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::SHARED_BYTES);
-    enqueue(kernel, dim3(v.decode_ctas), dim3(shape::WARPS * WARP), shape::SHARED_BYTES, q, v, a);
+    launch<D> l(v.decode_ctas, v.together, q);
+    cudaLaunchKernelEx(&l.config, prepared<T, D>(), v, a);
 }
 
 template <class T> static void run_for(const session_view &v, const attend_args &a, cudaStream_t q)
@@ -352,24 +387,38 @@ void decode_run(const session_view &v, const attend_args &a, cudaStream_t q)
         run_for<bf16>(v, a, q);
 }
 
-template <int D> static uint32_t ctas(int processors)
+// How many CTAs in clusters of `together` are at work at a time.
+template <int D> static uint32_t ctas(uint32_t together, int processors)
 {
-    int each = 1;
-    auto kernel = decode_kernel<bf16, D>;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         decode_shape<D>::SHARED_BYTES);
-    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, decode_shape<D>::WARPS * WARP,
+    int n = 0;
+    auto kernel = prepared<bf16, D>();
+    if (together > 1) {
+        launch<D> l(together, together, NULL);
+        cudaOccupancyMaxActiveClusters(&n, kernel, &l.config);
+        return (uint32_t)n * together;
+    }
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, decode_shape<D>::WARPS * WARP,
                                                   decode_shape<D>::SHARED_BYTES);
-    return (uint32_t)(processors * (each > 0 ? each : 1));
+    return (uint32_t)(processors * n);
 }
 
-uint32_t decode_ctas(const sv_limits *l, int processors)
+static uint32_t ctas_for(const session_view &v, uint32_t together)
 {
-    uint32_t n = l->head_dim <= 64    ? ctas<64>(processors)
-                 : l->head_dim <= 128 ? ctas<128>(processors)
-                                      : ctas<256>(processors);
-    n = std::min(n, (uint32_t)DECODE_CTAS_MOST);
-    return n > l->kv_heads ? n / l->kv_heads * l->kv_heads : l->kv_heads;
+    int processors = (int)v.processors;
+    uint32_t n = v.head_dim <= 64    ? ctas<64>(together, processors)
+                 : v.head_dim <= 128 ? ctas<128>(together, processors)
+                                     : ctas<256>(together, processors);
+    uint32_t set = v.kv_heads * together; // a head needs as many clusters as another
+    return std::min(n, (uint32_t)DECODE_CTAS_MOST) / set * set;
+}
+
+// Clusters, unless too few of them are at work at a time.
+void decode_size(session_view *v, bool has_clusters)
+{
+    uint32_t apart = ctas_for(*v, 1), near = has_clusters ? ctas_for(*v, CLUSTER) : 0;
+    bool clusters = near > 0 && 4 * near >= 3 * apart;
+    v->together = clusters ? CLUSTER : 1;
+    v->decode_ctas = clusters ? near : std::max(apart, v->kv_heads);
 }
 
 uint64_t decode_parts_bytes(const sv_limits *l)

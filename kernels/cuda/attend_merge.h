@@ -7,6 +7,8 @@
  * Part     for each of 16 rows: the highest score (in powers of two) and the sum of the weights
  *          relative to it; then the rows' weighted sums of V, [16, D] f32. In shared memory, or in
  *          session_view.parts: of each CTA one for each warp's first sequence, one for its last.
+ * Who      the warps' parts: their CTA. The CTAs': if all are of one cluster, they do, each some
+ *          of the columns, from one another's shared memory; else the one that comes last.
  * Order    of the keys, whoever does it.
  */
 #include "cuda/attend_deal.h"
@@ -41,6 +43,36 @@ template <int D> static __device__ __forceinline__ float *part_row(float *part, 
 template <int D> static __device__ float *part_of(const session_view &v, uint32_t cta, uint32_t i)
 {
     return v.parts + ((uint64_t)cta * decode_shape<D>::PARTS + i) * part_floats(D);
+}
+
+// Until all threads of the cluster are here and see what all have written.
+static __device__ __forceinline__ void cluster_wait()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+#endif
+}
+
+// Until all have read what they wanted of one another's shared memory.
+static __device__ __forceinline__ void cluster_end()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.relaxed;\n\tbarrier.cluster.wait;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void device_fence()
+{
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
+
+// The same place in the shared memory of a CTA of this cluster.
+static __device__ __forceinline__ float *in_cta(float *at, uint32_t rank)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm("mapa.u64 %0, %0, %1;" : "+l"(at) : "r"(rank));
+#endif
+    return at;
 }
 
 // Past the L1 cache: another CTA may have written it. In shared memory they are plain loads.
@@ -104,15 +136,17 @@ struct merged {
     }
 };
 
-// The n parts at[], visible to this CTA, of the rows of `l` into one at `to` or, NULL, the output.
-// Not inlined: it is called twice, and short code starts sooner.
+/*
+ * The n parts at[], visible to this CTA, of the rows of `l` into one at `to` or, NULL, the output;
+ * of `shares` shares of them this one. Not inlined: short code starts sooner.
+ */
 template <int D>
 static __device__ __noinline__ void merge(const session_view &v, bf16 *out, uint32_t head,
                                           const leftover &l, float *const *at, uint32_t n,
-                                          float *to)
+                                          float *to, uint32_t share, uint32_t shares)
 {
-    uint32_t group = v.heads / v.kv_heads;
-    for (uint32_t i = threadIdx.x; i < l.rows * (D / 4); i += blockDim.x) {
+    uint32_t group = v.heads / v.kv_heads, all = l.rows * (D / 4), end = all * (share + 1) / shares;
+    for (uint32_t i = all * share / shares + threadIdx.x; i < end; i += blockDim.x) {
         uint32_t row = i / (D / 4), column = i % (D / 4) * 4;
         merged m;
 #pragma unroll 1
@@ -140,48 +174,91 @@ static __device__ bool comes_last(const session_view &v, uint32_t head, const le
     __syncthreads();
     if (threadIdx.x == 0) {
         uint32_t *ticket = v.tickets + (uint64_t)(uint32_t)l.seq * v.kv_heads + head;
-        __threadfence();
+        device_fence();
         last = atomicAdd(ticket, 1) == l.last - l.first;
         if (last)
             *ticket = 0;
-        __threadfence();
+        device_fence();
     }
     __syncthreads();
     return last;
 }
 
+// A CTA's part with the first tile of its range is its first, another its last. In shared memory
+// they lie behind those of warps.
+template <int D> static __device__ float *near_part(char *rings, bool is_last)
+{
+    constexpr uint32_t RING = decode_shape<D>::RING_BYTES;
+    static_assert(RING / 2 >= 4 * part_floats(D), "two parts fit a ring");
+    return (float *)(rings + is_last * RING + RING / 2);
+}
+
+template <int D>
+static __device__ float *far_part(const session_view &v, uint32_t cta, bool is_last)
+{
+    return part_of<D>(v, cta, is_last ? (uint32_t)decode_shape<D>::WARPS : 0);
+}
+
 /*
  * The sequences of which this CTA's warps left parts: one of which it has all keys is written; of
- * another, it leaves one part for the last CTA to write.
+ * another it leaves one part. One whose other parts are in this cluster is put into `near`, another
+ * written if this CTA comes last.
  */
 template <int D>
-static __device__ void conclude(const session_view &v, bf16 *out, uint32_t head,
-                                const leftover (&left)[2 * decode_shape<D>::WARPS])
+static __device__ void conclude(const session_view &v, bf16 *out, const post &p, char *rings,
+                                const leftover (&left)[2 * decode_shape<D>::WARPS],
+                                leftover (&near)[2], float *(&at)[SHARERS_MOST])
 {
     constexpr uint32_t WARPS = decode_shape<D>::WARPS;
     static_assert(SHARERS_MOST <= WARPS * WARP, "a thread a part");
-    __shared__ float *at[SHARERS_MOST];
-    uint32_t lane = threadIdx.x % WARP, group = blockIdx.x / v.kv_heads;
+    uint32_t lane = threadIdx.x % WARP;
     int32_t seq = lane < 2 * WARPS ? left[lane].seq : NOBODY;
     for (uint32_t all = __ballot_sync(~0u, seq != NOBODY), same; all; all &= ~same) {
-        int first = __ffs((int)all) - 1;
-        const leftover &l = left[first];
+        const leftover &l = left[__ffs((int)all) - 1];
         same = __ballot_sync(~0u, seq == l.seq);
         if (threadIdx.x < WARP && (same >> lane & 1))
             at[__popc(same & ((1u << lane) - 1))] = left[lane].part;
         __syncthreads();
-        // A CTA's part with the first tile of its range is number 0, its other one number WARPS.
-        uint32_t behind = l.inside ? WARPS : 0;
-        float *to = part_of<D>(v, blockIdx.x, group == l.first ? behind : 0);
-        bool shared = l.first < l.last;
-        if (!shared || l.part != to)
-            merge<D>(v, out, head, l, at, (uint32_t)__popc(same), shared ? to : NULL);
-        if (!shared || !comes_last(v, head, l))
+        bool is_last = p.group == l.first && l.inside, shared = l.first < l.last;
+        bool is_near = v.together > 1 && l.first / v.together == l.last / v.together;
+        float *to = !shared   ? NULL
+                    : is_near ? near_part<D>(rings, is_last)
+                              : far_part<D>(v, blockIdx.x, is_last);
+        if (l.part != to)
+            merge<D>(v, out, p.head, l, at, (uint32_t)__popc(same), to, 0, 1);
+        if (!shared)
+            continue;
+        if (is_near) {
+            if (threadIdx.x == 0)
+                near[is_last] = l;
+            continue;
+        }
+        if (!comes_last(v, p.head, l))
             continue;
         uint32_t g = l.first + threadIdx.x;
         if (g <= l.last)
-            at[threadIdx.x] = part_of<D>(v, g * v.kv_heads + head, g == l.first ? behind : 0);
+            at[threadIdx.x] = far_part<D>(v, cta_of(v, g, p.head), g == l.first && l.inside);
         __syncthreads();
-        merge<D>(v, out, head, l, at, l.last - l.first + 1, NULL);
+        merge<D>(v, out, p.head, l, at, l.last - l.first + 1, NULL, 0, 1);
     }
+}
+
+// All CTAs of a cluster: its share of what they have in common.
+template <int D>
+static __device__ void conclude_near(const session_view &v, bf16 *out, const post &p, char *rings,
+                                     const leftover (&near)[2], float *(&at)[SHARERS_MOST])
+{
+    cluster_wait();
+#pragma unroll 1
+    for (uint32_t i = 0; i < 2; i++) {
+        const leftover &l = near[i];
+        if (l.seq == NOBODY)
+            continue;
+        uint32_t g = l.first + threadIdx.x, n = l.last - l.first + 1;
+        if (g <= l.last)
+            at[threadIdx.x] = in_cta(near_part<D>(rings, g == l.first && l.inside), g % v.together);
+        __syncthreads();
+        merge<D>(v, out, p.head, l, at, n, NULL, p.group - l.first, n);
+    }
+    cluster_end();
 }

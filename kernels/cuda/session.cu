@@ -203,9 +203,9 @@ int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
     v->allowed_words = (l->vocab + 31) / 32;
     v->kv_dtype = l->kv_dtype;
     v->processors = (uint32_t)d->prop.multiProcessorCount;
-    v->decode_ctas = decode_ctas(l, d->prop.multiProcessorCount);
     v->tile_rows = prefill_tile_rows(l);
     v->hopper = d->prop.major == 9;
+    decode_size(v, d->prop.major >= 9);
     sizes z = sizes_of(l);
     s->batch_bytes = 4 * batch_words(l);
     s->result_bytes = (8ull + 4 + 8 * SV_TOP_MAX) * l->max_rows;

@@ -48,8 +48,10 @@ struct session_view {
     float *out_logprob, *out_top_logprob;
     uint32_t max_tokens, max_seqs, max_rows, max_context, max_pages, n_blocks;
     uint32_t heads, kv_heads, head_dim, vocab, allowed_words, kv_dtype;
-    uint32_t processors, decode_ctas, tile_rows; // the device's; of the attention kernels
-    bool hopper;                                 // it has sm_90a's products
+    // Of the attention kernels: the device's; the decode kernel's CTAs, and how many a cluster;
+    // rows of a prefill tile.
+    uint32_t processors, decode_ctas, together, tile_rows;
+    bool hopper; // the device has sm_90a's products
 };
 
 struct sv_buf {
