@@ -17,7 +17,9 @@
 
 #include <cuda_fp16.h>
 
-enum {
+#include <algorithm>
+
+enum : uint32_t {
     THREADS = 256,
     NORM_THREADS = 1024,
     NORM_QUADS = 4, // of a row, in registers of a thread
@@ -178,7 +180,7 @@ void norm_run(const session_view &v, const float *x, const float *w, float eps, 
               bf16 *y, uint32_t cols, uint32_t m, bool rows, cudaStream_t q)
 {
     uint32_t threads = (uint32_t)round_up(ceil_div(cols, 4 * NORM_QUADS), 32);
-    threads = threads < THREADS ? THREADS : threads > NORM_THREADS ? NORM_THREADS : threads;
+    threads = std::min(std::max(threads, (uint32_t)THREADS), (uint32_t)NORM_THREADS);
     enqueue(norm_kernel, dim3(m), dim3(threads), 0, q, v, x, w, eps, offset, y, cols, rows);
 }
 
