@@ -101,7 +101,8 @@ static void start_logging(void)
 // What the controls of an earlier server left for their successors is not for ours.
 static void forget_last_life(const char *state_dir)
 {
-    static const char *const names[] = {"accepted.yaml", "probes.json", "snapshot.json"};
+    static const char *const names[] = {"accepted.yaml", "probes.json", "gpus.json",
+                                        "snapshot.json"};
     char path[SUPERVISOR_EXE_MAX];
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         snprintf(path, sizeof path, "%s/%s", state_dir, names[i]);

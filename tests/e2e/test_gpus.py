@@ -92,6 +92,16 @@ def test_a_replaced_control_gives_no_gpu_twice(server, gpus):
     assert s.get("/a/?n=1&us=0").status == 200 and s.get("/b/?n=1&us=0").status == 200
 
 
+def test_a_new_server_counts_anew(server, gpus):
+    gpus(2)
+    s = server([gpu_app("a", 1)])
+    assert len(s.status()["gpus"]) == 2
+    s.__exit__()
+    gpus(1)
+    with s:
+        assert len(s.status()["gpus"]) == 1
+
+
 @pytest.mark.parametrize(
     "config, says",
     [
