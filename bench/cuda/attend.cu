@@ -91,12 +91,6 @@ struct world {
         timing::must(cudaDeviceSynchronize(), "KV");
     }
 
-    template <class T> static void put(void *to, const std::vector<T> &from)
-    {
-        timing::must(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice),
-                     "batch");
-    }
-
     void fill_batch(const std::vector<sequence> &seqs, const sv_limits &l)
     {
         std::vector<int32_t> blocks(l.n_blocks), pos, slot, n;
@@ -113,11 +107,14 @@ struct world {
             for (uint32_t p = 0; p * SV_BLOCK < x.tokens + x.cached; p++)
                 table[i * s->v.max_pages + p] = blocks[block++];
         }
-        put(s->v.counts, std::vector<uint32_t>{tokens, (uint32_t)seqs.size(), 0, 0});
-        put(s->v.pos, pos);
-        put(s->v.seq_slot, slot);
-        put(s->v.seq_tokens, n);
-        put(s->v.page_table, table);
+        timing::must(
+            cudaMemcpy(s->v.page_table, table.data(), 4 * table.size(), cudaMemcpyHostToDevice),
+            "page table");
+        const uint32_t counts[4] = {tokens, (uint32_t)seqs.size(), 0, 0};
+        std::copy(counts, counts + 4, s->v.given[0]);
+        std::copy(pos.begin(), pos.end(), s->batch[0].pos);
+        std::copy(slot.begin(), slot.end(), s->batch[0].seq_slot);
+        std::copy(n.begin(), n.end(), s->batch[0].seq_tokens);
     }
 
     double seconds() const

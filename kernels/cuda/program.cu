@@ -273,6 +273,7 @@ int program_head(sv_program *p, const sv_head *b)
     g.y = s->v.logits;
     check(p, gemm_run(s->dev, s->v, g, p->stream), "head");
     sample_run(s->v, p->max_rows, p->stream);
+    give_back_run(s->v, p->max_rows, p->stream);
     check(p, cudaGetLastError(), "head");
     return block_done(p, "head");
 }

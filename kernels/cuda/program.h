@@ -34,7 +34,10 @@ void programs_free(sv_session *s);
 // Kernels; each enqueues only.
 void embed_run(const session_view &, const sv_weight *table, float scale, float *x, uint32_t m,
                cudaStream_t);
-void prepare_run(const session_view &, cudaStream_t); // the page table's edits, token_slot
+void prepare_run(const session_view &, cudaStream_t); // the batch from the host, and its schedule
+// n edits of the page table, given as a batch's.
+void edit_run(const session_view &, const uint32_t *edits, uint32_t n, cudaStream_t);
+void give_back_run(const session_view &, uint32_t rows, cudaStream_t); // results to the host
 void norm_run(const session_view &, const float *x, const float *w, float eps, float offset,
               bf16 *y, uint32_t cols, uint32_t m, bool rows,
               cudaStream_t); // rows: of the batch's rows

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * schedule - the first kernel of a step: the page table's edits, which slot each token is of, and
- * who attends to which sequence.
+ * schedule - the first kernel of a step: the batch from the host, the page table's edits, which
+ * slot each token is of, and who attends to which sequence.
  *
  * shape    one CTA; sequences in pieces of its size, each a running sum
+ * batch    read from pinned memory, what most batches fill before it is known how much there is:
+ *          one trip over the bus
  * split    a sequence whose new rows (tokens times heads of a group) fit one product goes to the
  *          decode kernel, another to the prefill kernel, cut into tiles of rows, the last and most
  *          expensive tile first
@@ -55,11 +57,121 @@ static __device__ uint32_t holder(const uint32_t *start, uint32_t n, uint32_t x)
     return lo;
 }
 
-static __device__ void edit_pages(const session_view &v)
+enum {
+    FIRST = 256,      // entries of each array read unasked,
+    FIRST_EDITS = 64, // and of the page table's edits
+    ARRAYS = 7,       // token, pos; seq_slot, seq_tokens; row_token, row_slot, row_want
+    EDITS = ARRAYS,   // behind them, three more
+    POS = 1,
+    SEQ_SLOT = 2,
+    SEQ_TOKENS = 3,
+    COUNTS = 4,
+    UNASKED = COUNTS + ARRAYS * FIRST + 3 * FIRST_EDITS
+};
+
+// What was read unasked of a batch.
+struct beginning {
+    uint32_t word[UNASKED];
+
+    __device__ uint32_t &at(uint32_t array, uint32_t i)
+    {
+        return word[array < EDITS ? COUNTS + array * FIRST + i
+                                  : COUNTS + EDITS * FIRST + (array - EDITS) * FIRST_EDITS + i];
+    }
+};
+
+// Where an array begins in a batch, as on the device, and which count is its length.
+static __device__ uint32_t begin_of(const session_view &v, uint32_t array)
 {
-    uint32_t n = v.counts[3];
-    for (uint32_t i = threadIdx.x; i < n; i += THREADS)
-        v.page_table[(uint64_t)v.edit_slot[i] * v.max_pages + v.edit_index[i]] = v.edit_block[i];
+    if (array < 2)
+        return COUNTS + array * v.max_tokens;
+    if (array < 4)
+        return COUNTS + 2 * v.max_tokens + (array - 2) * v.max_seqs;
+    if (array < EDITS)
+        return COUNTS + 2 * v.max_tokens + 2 * v.max_seqs + (array - 4) * v.max_rows;
+    return v.edits_at + (array - EDITS) * EDITS_STAGED;
+}
+
+static __device__ uint32_t count_of(uint32_t array)
+{
+    return array < 2 ? 0 : array < 4 ? 1 : array < EDITS ? 2 : 3;
+}
+
+static __device__ void read_unasked(const session_view &v, const uint32_t *from, beginning *b)
+{
+    uint32_t limit[] = {v.max_tokens, v.max_seqs, v.max_rows, EDITS_STAGED};
+    static_assert(UNASKED <= 2 * THREADS, "two words a thread");
+#pragma unroll
+    for (uint32_t i = threadIdx.x; i < 2 * THREADS; i += THREADS) {
+        uint32_t array = 0, entry = i;
+        if (i >= COUNTS + ARRAYS * FIRST) {
+            array = EDITS + (i - COUNTS - ARRAYS * FIRST) / FIRST_EDITS;
+            entry = (i - COUNTS - ARRAYS * FIRST) % FIRST_EDITS;
+        } else if (i >= COUNTS) {
+            array = (i - COUNTS) / FIRST;
+            entry = (i - COUNTS) % FIRST;
+        }
+        bool there = i < COUNTS || (i < UNASKED && entry < limit[count_of(array)]);
+        if (there)
+            b->word[i] = __ldcv(from + (i < COUNTS ? i : begin_of(v, array) + entry));
+    }
+}
+
+// Its arrays to the device's, and what was not read unasked of them.
+static __device__ void keep(const session_view &v, const uint32_t *from, beginning &b)
+{
+    if (threadIdx.x < COUNTS)
+        v.counts[threadIdx.x] = b.word[threadIdx.x];
+    for (uint32_t i = threadIdx.x; i < ARRAYS * FIRST; i += THREADS)
+        if (i % FIRST < b.word[count_of(i / FIRST)])
+            v.counts[begin_of(v, i / FIRST) + i % FIRST] = b.at(i / FIRST, i % FIRST);
+#pragma unroll 1
+    for (uint32_t array = 0; array < ARRAYS; array++) {
+        uint32_t begin = begin_of(v, array), n = b.word[count_of(array)];
+#pragma unroll 4
+        for (uint32_t i = FIRST + threadIdx.x; i < n; i += THREADS)
+            v.counts[begin + i] = __ldcv(from + begin + i);
+    }
+}
+
+static __device__ void edit_page(const session_view &v, uint32_t slot, uint32_t index,
+                                 uint32_t block)
+{
+    v.page_table[(uint64_t)slot * v.max_pages + index] = (int32_t)block;
+}
+
+static __device__ void edit_pages(const session_view &v, const uint32_t *edits, uint32_t from,
+                                  uint32_t n)
+{
+    for (uint32_t i = from + threadIdx.x; i < n; i += THREADS)
+        edit_page(v, __ldcv(edits + i), __ldcv(edits + EDITS_STAGED + i),
+                  __ldcv(edits + 2 * EDITS_STAGED + i));
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    edit_kernel(session_view v, const uint32_t *edits, uint32_t n)
+{
+    edit_pages(v, edits, 0, n);
+}
+
+void edit_run(const session_view &v, const uint32_t *edits, uint32_t n, cudaStream_t q)
+{
+    edit_kernel<<<1, THREADS, 0, q>>>(v, edits, n);
+}
+
+// The batch of this turn, on the device and, of each array, its beginning.
+static __device__ void take_batch(const session_view &v, uint32_t turn, beginning &b)
+{
+    const uint32_t *from = v.given[turn];
+    read_unasked(v, from, &b);
+    __syncthreads();
+    uint32_t n = b.word[3], first = min(n, (uint32_t)FIRST_EDITS);
+    if (threadIdx.x < first)
+        edit_page(v, b.at(EDITS, threadIdx.x), b.at(EDITS + 1, threadIdx.x),
+                  b.at(EDITS + 2, threadIdx.x));
+    edit_pages(v, from + v.edits_at, first, n);
+    keep(v, from, b);
+    __syncthreads();
 }
 
 struct piece {
@@ -80,18 +192,23 @@ static __device__ void fill(const session_view &v, const piece &p, uint32_t at, 
     }
 }
 
-static __global__ void __launch_bounds__(THREADS) schedule_kernel(session_view v)
+static __global__ void __launch_bounds__(THREADS)
+    schedule_kernel(const __grid_constant__ session_view v)
 {
     __shared__ piece p;
-    wait_previous();
-    edit_pages(v);
-    uint32_t n_seqs = v.counts[1], group = v.heads / v.kv_heads;
+    __shared__ beginning b;
+    uint32_t turn = v.jobs[JOB_NEXT_TURN];
+    take_batch(v, turn, b);
+    uint32_t n_seqs = b.word[1], group = v.heads / v.kv_heads;
+    auto entry = [&](uint32_t array, uint32_t i) {
+        return i < FIRST ? b.at(array, i) : v.counts[begin_of(v, array) + i];
+    };
     uint32_t token = 0, decoding = 0, tile = 0;
     for (uint32_t at = 0; at < n_seqs; at += THREADS) {
         uint32_t i = at + threadIdx.x, n = min(n_seqs - at, (uint32_t)THREADS);
         bool mine = i < n_seqs;
-        uint32_t tokens = mine ? (uint32_t)v.seq_tokens[i] : 0;
-        int32_t slot = mine ? v.seq_slot[i] : 0;
+        uint32_t tokens = mine ? entry(SEQ_TOKENS, i) : 0;
+        int32_t slot = mine ? (int32_t)entry(SEQ_SLOT, i) : 0;
         bool decode = mine && tokens * group <= ROWS;
         uint32_t tiles = decode ? 0 : (tokens * group + v.tile_rows - 1) / v.tile_rows;
         uint32_t all_tokens, all_tiles, all_decoding;
@@ -102,7 +219,7 @@ static __global__ void __launch_bounds__(THREADS) schedule_kernel(session_view v
         p.tile[threadIdx.x] = first_tile;
         p.slot[threadIdx.x] = slot;
         if (mine) {
-            int4 seq = make_int4((int)first, (int)tokens, slot, v.pos[first] + (int)tokens);
+            int4 seq = make_int4((int)first, (int)tokens, slot, (int)(entry(POS, first) + tokens));
             v.seqs[i] = seq;
             if (decode)
                 v.decode[nth] = seq;
@@ -118,6 +235,8 @@ static __global__ void __launch_bounds__(THREADS) schedule_kernel(session_view v
         v.jobs[JOB_DECODE] = decoding;
         v.jobs[JOB_TILES] = tile;
         v.jobs[JOB_NEXT] = v.jobs[JOB_ENDED] = 0;
+        v.jobs[JOB_TURN] = turn;
+        v.jobs[JOB_NEXT_TURN] = (turn + 1) % BATCHES;
     }
     __threadfence();
     __syncthreads();

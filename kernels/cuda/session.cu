@@ -11,8 +11,8 @@ enum { SCRATCH_ALIGN = 256 }; // bytes
 
 // Bytes of each part of a session, in one place: what is counted is what is made.
 struct sizes {
-    uint64_t batch, edits, results, page_table, history, last, slots, lists, allowed, kv, logits,
-        work, scratch, token_slot, jobs, seqs, tiles, parts, tickets, widths;
+    uint64_t batch, results, page_table, history, last, slots, lists, allowed, kv, logits, work,
+        scratch, token_slot, jobs, seqs, tiles, parts, tickets, widths;
     uint64_t total;
 };
 
@@ -24,9 +24,9 @@ static uint32_t pages_of(const sv_limits *l)
     return (l->max_context + SV_BLOCK - 1) / SV_BLOCK;
 }
 
-static uint64_t edits_of(const sv_limits *l)
+uint64_t edits_of(const sv_limits *l)
 {
-    return sv_edits_max(l->max_tokens, l->max_seqs, l->max_context);
+    return l->max_tokens / SV_BLOCK + (uint64_t)l->max_seqs * pages_of(l);
 }
 
 // Of rows, for the prefill kernel: every sequence may have one that is not full.
@@ -61,7 +61,6 @@ static sizes sizes_of(const sv_limits *l)
 {
     sizes s = {};
     s.batch = round_up(4 * batch_words(l), 512);
-    s.edits = round_up(12 * edits_of(l), 512);
     s.results = round_up((8ull + 4 + 8 * SV_TOP_MAX) * l->max_rows, 512);
     s.page_table = round_up(4ull * l->max_seqs * pages_of(l), 512);
     s.history = round_up(4ull * l->max_seqs * (l->max_context + 1), 512);
@@ -80,8 +79,8 @@ static sizes sizes_of(const sv_limits *l)
     s.parts = decode_parts_bytes(l);
     s.tickets = round_up(4ull * l->max_seqs * l->kv_heads, 512);
     s.widths = 4 * l->widths * l->max_tokens; // exactly what session_buffer() allocates
-    s.total = s.batch + s.edits + s.results + s.page_table + s.history + s.last + s.slots +
-              s.lists + s.allowed + s.kv + s.logits + s.work + s.scratch + s.token_slot + s.jobs +
+    s.total = s.batch + s.results + s.page_table + s.history + s.last + s.slots + s.lists +
+              s.allowed + s.kv + s.logits + s.work + s.scratch + s.token_slot + s.jobs +
               2 * s.seqs + s.tiles + s.parts + s.tickets + s.widths;
     return s;
 }
@@ -109,26 +108,24 @@ static bool make_device_parts(sv_session *s, const sizes *z, char *why)
     sv_dev *d = s->dev;
     session_view *v = &s->v;
     const sv_limits *l = &s->limits;
-    char *results;
+    int32_t *results;
 #define MAKE(field, bytes) ((*(void **)&(field)) = device_alloc(d, (bytes), why))
-    if (!MAKE(s->batch_device, z->batch) || !MAKE(v->edit_slot, z->edits) ||
-        !MAKE(results, z->results) || !MAKE(v->page_table, z->page_table) ||
-        !MAKE(v->history, z->history) || !MAKE(v->last, z->last) || !MAKE(v->slots, z->slots) ||
-        !MAKE(v->lists, z->lists) || !MAKE(v->allowed, z->allowed) || !MAKE(v->k, z->kv / 2) ||
-        !MAKE(v->v, z->kv / 2) || !MAKE(v->logits, z->logits) || !MAKE(v->work, z->work) ||
-        !MAKE(s->normed, z->scratch) || !MAKE(v->token_slot, z->token_slot) ||
-        !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) || !MAKE(v->decode, z->seqs) ||
-        !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) || !MAKE(v->tickets, z->tickets))
+    if (!MAKE(s->batch_device, z->batch) || !MAKE(results, z->results) ||
+        !MAKE(v->page_table, z->page_table) || !MAKE(v->history, z->history) ||
+        !MAKE(v->last, z->last) || !MAKE(v->slots, z->slots) || !MAKE(v->lists, z->lists) ||
+        !MAKE(v->allowed, z->allowed) || !MAKE(v->k, z->kv / 2) || !MAKE(v->v, z->kv / 2) ||
+        !MAKE(v->logits, z->logits) || !MAKE(v->work, z->work) || !MAKE(s->normed, z->scratch) ||
+        !MAKE(v->token_slot, z->token_slot) || !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) ||
+        !MAKE(v->decode, z->seqs) || !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) ||
+        !MAKE(v->tickets, z->tickets))
         return false;
 #undef MAKE
-    uint64_t edits = edits_of(l);
-    v->edit_index = v->edit_slot + edits;
-    v->edit_block = v->edit_index + edits;
-    v->out_token = (int32_t *)results;
-    v->out_rank = v->out_token + l->max_rows;
-    v->out_logprob = (float *)(v->out_rank + l->max_rows);
-    v->out_top_id = (int32_t *)(v->out_logprob + l->max_rows);
-    v->out_top_logprob = (float *)(v->out_top_id + (uint64_t)l->max_rows * SV_TOP_MAX);
+    step_results r = results_at(results, l->max_rows);
+    v->out_token = r.token;
+    v->out_rank = r.rank;
+    v->out_logprob = r.logprob;
+    v->out_top_id = r.top_id;
+    v->out_top_logprob = r.top_logprob;
     return true;
 }
 
@@ -145,18 +142,22 @@ static void lay_out(const sv_limits *l, uint32_t *p, session_view *v)
     v->row_want = v->row_slot + l->max_rows;
 }
 
+// A launch copies its edits to where the device reads them, so one set of arrays serves all.
 static bool make_host_parts(sv_session *s, const sizes *z, char *why)
 {
     const sv_limits *l = &s->limits;
     uint64_t edits = edits_of(l);
+    if (!(s->edits = (int32_t *)calloc(edits, 3 * sizeof(int32_t))))
+        return fail(why, 0, "no memory"), false;
     for (int i = 0; i < BATCHES; i++) {
-        if (!(s->batch_host[i] = (char *)device_alloc_pinned(s->dev, z->batch + z->edits, why)) ||
-            !(s->result_host[i] = (char *)device_alloc_pinned(s->dev, z->results, why)) ||
+        uint64_t bytes = z->batch + 3 * EDITS_STAGED * sizeof(int32_t);
+        if (!(s->v.given[i] = (uint32_t *)device_alloc_pinned(s->dev, bytes, why)) ||
+            !(s->v.taken[i] = (int32_t *)device_alloc_pinned(s->dev, z->results, why)) ||
             !cuda_ok(cudaEventCreateWithFlags(&s->done[i], STEP_EVENT), "cudaEventCreate", why))
             return false;
         session_view v;
-        lay_out(l, (uint32_t *)s->batch_host[i], &v);
-        int32_t *e = (int32_t *)(s->batch_host[i] + z->batch);
+        lay_out(l, s->v.given[i], &v);
+        int32_t *e = s->edits;
         s->batch[i] = {0,           0,
                        0,           0,
                        v.token,     v.pos,
@@ -169,7 +170,8 @@ static bool make_host_parts(sv_session *s, const sizes *z, char *why)
         if (!(host = (char *)device_alloc_pinned(s->dev, slot_staging_bytes(l), why)))
             return false;
     s->slot_turn = -1;
-    return (s->wants_logprobs = (bool *)calloc(l->max_seqs, sizeof(bool))) != NULL;
+    s->v.edits_at = (uint32_t)(z->batch / sizeof(uint32_t));
+    return true;
 }
 
 int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
@@ -207,8 +209,6 @@ int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
     v->hopper = d->prop.major == 9;
     decode_size(v, d->prop.major >= 9);
     sizes z = sizes_of(l);
-    s->batch_bytes = 4 * batch_words(l);
-    s->result_bytes = (8ull + 4 + 8 * SV_TOP_MAX) * l->max_rows;
     if (!make_device_parts(s, &z, why) || !make_host_parts(s, &z, why))
         return -507;
     lay_out(l, (uint32_t *)s->batch_device, v);
@@ -262,144 +262,7 @@ void sessions_free(sv_dev *d)
         for (int i = 0; i < BATCHES; i++)
             if (s->done[i])
                 cudaEventDestroy(s->done[i]);
-        free(s->wants_logprobs);
+        free(s->edits);
         free(s);
     }
-}
-
-sv_batch *session_batch(sv_session *s)
-{
-    int turn = (int)(s->launched % BATCHES);
-    if (cudaEventSynchronize(s->done[turn]) !=
-        cudaSuccess) // of BATCHES launches ago: over long since
-        return NULL;
-    sv_batch *b = &s->batch[turn];
-    b->n_tokens = b->n_seqs = b->n_rows = b->n_edits = 0;
-    return b;
-}
-
-static bool batch_fits(const sv_session *s, const sv_batch *b)
-{
-    const sv_limits *l = &s->limits;
-    if (b->n_tokens > l->max_tokens || b->n_seqs > l->max_seqs || b->n_rows > l->max_rows ||
-        b->n_edits > edits_of(l))
-        return false;
-    uint64_t tokens = 0;
-    for (uint32_t i = 0; i < b->n_seqs; i++) {
-        if ((uint32_t)b->seq_slot[i] >= l->max_seqs || b->seq_tokens[i] < 1 ||
-            tokens + (uint32_t)b->seq_tokens[i] > b->n_tokens)
-            return false;
-        const int32_t *pos = b->pos + tokens;
-        for (int32_t t = 1; t < b->seq_tokens[i]; t++)
-            if (pos[t] != pos[0] + t) // the kernels look at the first one alone
-                return false;
-        tokens += (uint32_t)b->seq_tokens[i];
-    }
-    for (uint32_t i = 0; i < b->n_tokens; i++)
-        if (b->token[i] < SV_SAMPLED || b->token[i] >= (int64_t)l->vocab ||
-            (uint32_t)b->pos[i] >= l->max_context)
-            return false;
-    for (uint32_t i = 0; i < b->n_rows; i++)
-        if ((uint32_t)b->row_token[i] >= b->n_tokens || (uint32_t)b->row_slot[i] >= l->max_seqs ||
-            b->row_want[i] < SV_DRAW || b->row_want[i] >= (int64_t)l->vocab)
-            return false;
-    for (uint32_t i = 0; i < b->n_edits; i++)
-        if ((uint32_t)b->edit_slot[i] >= l->max_seqs ||
-            (uint32_t)b->edit_index[i] >= s->v.max_pages ||
-            (uint32_t)b->edit_block[i] >= l->n_blocks)
-            return false;
-    return tokens == b->n_tokens;
-}
-
-static cudaError_t copy_batch(sv_session *s, int turn, const sv_batch *b)
-{
-    cudaStream_t q = s->dev->stream;
-    uint32_t *counts = (uint32_t *)s->batch_host[turn];
-    counts[0] = b->n_tokens;
-    counts[1] = b->n_seqs;
-    counts[2] = b->n_rows;
-    counts[3] = b->n_edits;
-    cudaError_t e =
-        cudaMemcpyAsync(s->batch_device, counts, s->batch_bytes, cudaMemcpyHostToDevice, q);
-    const int32_t *from[3] = {b->edit_slot, b->edit_index, b->edit_block};
-    int32_t *to[3] = {s->v.edit_slot, s->v.edit_index, s->v.edit_block};
-    for (int i = 0; e == cudaSuccess && i < 3 && b->n_edits > 0; i++)
-        e = cudaMemcpyAsync(to[i], from[i], 4ull * b->n_edits, cudaMemcpyHostToDevice, q);
-    return e;
-}
-
-// Tokens alone, unless a row's slot wants more of its results.
-static uint64_t wanted_bytes(const sv_session *s, const sv_batch *b)
-{
-    for (uint32_t i = 0; i < b->n_rows; i++)
-        if (b->row_want[i] != SV_DRAW || s->wants_logprobs[b->row_slot[i]])
-            return s->result_bytes;
-    return 4ull * b->n_rows;
-}
-
-// One by one, each waited for: an error is of the block that it comes with.
-static cudaError_t run_by_block(sv_session *s, const step_part *parts, uint32_t n_parts)
-{
-    for (uint32_t i = 0; i < n_parts; i++) {
-        cudaError_t e = cudaGraphLaunch(parts[i].graph, s->dev->stream);
-        if (e == cudaSuccess)
-            e = cudaStreamSynchronize(s->dev->stream);
-        if (!cuda_ok(e, parts[i].block, s->why))
-            return e;
-    }
-    return cudaSuccess;
-}
-
-int64_t session_launch(sv_session *s, const sv_batch *b, const step_part *parts, uint32_t n_parts)
-{
-    int turn = (int)(s->launched % BATCHES);
-    if (b != &s->batch[turn] || !batch_fits(s, b))
-        return -400;
-    cudaStream_t q = s->dev->stream;
-    cudaError_t e = copy_batch(s, turn, b);
-    if (e == cudaSuccess)
-        e = s->dev->by_block ? run_by_block(s, parts, n_parts) : cudaGraphLaunch(parts->graph, q);
-    if (e == cudaSuccess && b->n_rows > 0)
-        e = cudaMemcpyAsync(s->result_host[turn], s->v.out_token, wanted_bytes(s, b),
-                            cudaMemcpyDeviceToHost, q);
-    if (e == cudaSuccess)
-        e = cudaEventRecord(s->done[turn], q);
-    if (e != cudaSuccess && !*s->why) // else collect() tells it
-        return -599;
-    s->result_rows[turn] = b->n_rows;
-    return ++s->launched;
-}
-
-int session_collect(sv_session *s, int64_t ticket, const sv_result **ret, char *why)
-{
-    if (ticket <= s->launched - BATCHES || ticket > s->launched || ticket < 1)
-        return fail(why, -400, "ticket %lld is not of the last %d launches", (long long)ticket,
-                    BATCHES);
-    int turn = (int)((ticket - 1) % BATCHES);
-    if (*s->why)
-        return fail(why, -599, "%s", s->why);
-    if (!cuda_ok(cudaEventSynchronize(s->done[turn]), "a step", why))
-        return -599;
-    const sv_limits *l = &s->limits;
-    const char *p = s->result_host[turn];
-    sv_result *r = &s->result;
-    r->n_rows = s->result_rows[turn];
-    r->token = (const int32_t *)p;
-    r->rank = r->token + l->max_rows;
-    r->logprob = (const float *)(r->rank + l->max_rows);
-    r->top_id = (const int32_t *)(r->logprob + l->max_rows);
-    r->top_logprob = (const float *)(r->top_id + (uint64_t)l->max_rows * SV_TOP_MAX);
-    s->collected = ticket;
-    *ret = r;
-    return 0;
-}
-
-int session_logits(sv_session *s, uint32_t row, float *out)
-{
-    if (row >= s->limits.max_rows || s->collected != s->launched)
-        return -400;
-    uint64_t n = s->limits.vocab;
-    return cudaMemcpy(out, s->v.logits + row * n, 4 * n, cudaMemcpyDeviceToHost) == cudaSuccess
-               ? 0
-               : -599;
 }

@@ -5,11 +5,15 @@
  */
 #include "cuda/device.h"
 
-enum { BATCHES = 3 }; // pinned batches and results in turn: depth + 1
+enum {
+    BATCHES = 3,         // pinned batches and results in turn: depth + 1
+    EDITS_STAGED = 16384 // of the page table, in a pinned batch
+};
 
 // session_view.jobs: how many sequences the decode kernel has and how many tiles the prefill
-// kernel; which tile is next and how many CTAs have ended, both zero between kernels.
-enum { JOB_DECODE, JOB_TILES, JOB_NEXT, JOB_ENDED, JOBS };
+// kernel; which tile is next and how many CTAs have ended, both zero between kernels; which of
+// given and taken is this step's, and which the next one's.
+enum { JOB_DECODE, JOB_TILES, JOB_NEXT, JOB_ENDED, JOB_TURN, JOB_NEXT_TURN, JOBS };
 
 // How a slot samples; lists lie behind one another in session_view.lists.
 struct slot_state {
@@ -21,10 +25,13 @@ struct slot_state {
 
 // What kernels see of a session; passed by value. Counts are of the step, read on the device.
 struct session_view {
-    // Of this step, copied by launch().
+    // Pinned, in turn: counts ... row_want and, edits_at words on, the page table's edits, three
+    // arrays of EDITS_STAGED; the results.
+    uint32_t *given[BATCHES], edits_at;
+    int32_t *taken[BATCHES];
+    // Of this step, copied by its first kernel.
     uint32_t *counts; // n_tokens, n_seqs, n_rows, n_edits
     int32_t *token, *pos, *seq_slot, *seq_tokens, *row_token, *row_slot, *row_want;
-    int32_t *edit_slot, *edit_index, *edit_block;
     // Derived by the first kernel of a step (schedule.cu).
     int32_t *token_slot; // [max_tokens]
     uint32_t *jobs;      // [JOBS]
@@ -81,20 +88,33 @@ struct sv_session {
     bf16 *normed; // scratch of a step, [max_tokens, scratch_cols]: normed rows; see session_wide()
     uint64_t scratch_cols;
     void *batch_device; // counts ... row_want
-    uint64_t batch_bytes, edits_bytes, result_bytes;
-    char *batch_host[BATCHES], *result_host[BATCHES];
+    int32_t *edits;     // owned, of every batch
     sv_batch batch[BATCHES];
     cudaEvent_t done[BATCHES]; // of the step that used batch and result of this turn
     char *slot_host[BATCHES];  // pinned staging of slot(), slot_used bytes of this turn's taken
     uint64_t slot_used;
-    int64_t slot_turn;    // the `launched` that slot_used is of
-    bool *wants_logprobs; // owned, [max_seqs]
+    int64_t slot_turn; // the `launched` that slot_used is of
     sv_result result;
     int64_t launched, collected;
     uint32_t result_rows[BATCHES];
     char why[SV_WHY_MAX]; // by block: which one failed
 };
 
+// Where the results of max_rows rows lie.
+struct step_results {
+    int32_t *token, *rank;
+    float *logprob;
+    int32_t *top_id;
+    float *top_logprob;
+};
+
+static inline __host__ __device__ step_results results_at(int32_t *p, uint32_t max_rows)
+{
+    uint64_t n = max_rows;
+    return {p, p + n, (float *)(p + 2 * n), p + 3 * n, (float *)(p + (3 + SV_TOP_MAX) * n)};
+}
+
+uint64_t edits_of(const sv_limits *); // that a batch can have
 uint64_t session_bytes(const sv_dev_options *, const sv_limits *);
 uint64_t block_bytes(const sv_dev_options *, const sv_limits *);
 int session_make(sv_dev *, const sv_limits *, sv_session **ret, char *why);
@@ -106,7 +126,7 @@ void sessions_free(sv_dev *d);
 int session_slot(sv_session *, uint32_t slot, const sv_sampling *);
 uint64_t slot_staging_bytes(const sv_limits *);
 sv_batch *session_batch(sv_session *);
-// The batch to the device, the page table's edits; then the parts; then results to the host.
+// The batch to where the device reads it; then the parts.
 struct step_part {
     cudaGraphExec_t graph;
     char block[32]; // what it is

@@ -92,7 +92,6 @@ int session_slot(sv_session *s, uint32_t slot, const sv_sampling *p)
     slot_state st = {p->temperature, p->top_p,  p->min_p,    p->repetition,    p->frequency,
                      p->presence,    p->top_k,  p->logprobs, p->min_tokens,    p->prompt_len,
                      p->n_stop,      p->n_bias, p->n_bad,    p->n_allowed > 0, p->seed};
-    s->wants_logprobs[slot] = p->logprobs > 0;
     c.copy(v->slots + slot, &st, sizeof st);
     c.at += round_up(sizeof st, 16) - sizeof st;
     int32_t *lists = v->lists + 4ull * CUDA_LISTS_MAX * slot;

@@ -3,7 +3,7 @@
  * attend - the attention kernels and the schedule against attention in double precision.
  *
  * Inputs   random by a hash that host and device share; pages in random order, through the batch's
- *          edits; KV slots that hold no token and all outputs are NaN before.
+ *          edits as the host gives them; before, KV slots that hold no token and outputs are NaN
  * Order    q and the step's own K and V come from a kernel just before, which lets the attention
  *          start at once; each case runs again, and must give the same bits.
  * Checked  relative Frobenius error of some rows of every sequence, first and last token among
@@ -181,11 +181,10 @@ struct world {
         must(cudaMemsetAsync(kv, 0xff, n, dev->stream), "cudaMemset"); // a NaN of each type
     }
 
-    template <class V> void put(void *to, const V &from)
+    template <class V> static void put(void *to, const V &from)
     {
         if (!from.empty())
-            must(cudaMemcpy(to, from.data(), from.size() * sizeof from[0], cudaMemcpyHostToDevice),
-                 "cudaMemcpy");
+            memcpy(to, from.data(), from.size() * sizeof from[0]);
     }
 
     // Slots and blocks in random order.
@@ -212,13 +211,16 @@ struct world {
         }
         std::vector<uint32_t> counts = {n_tokens, (uint32_t)c.seqs.size(), 0,
                                         (uint32_t)edit_slot.size()};
-        put(s->v.counts, counts);
-        put(s->v.pos, pos);
-        put(s->v.seq_slot, slot);
-        put(s->v.seq_tokens, seq_tokens);
-        put(s->v.edit_slot, edit_slot);
-        put(s->v.edit_index, edit_index);
-        put(s->v.edit_block, edit_block);
+        for (int i = 0; i < BATCHES; i++) { // as every turn's
+            uint32_t *edits = s->v.given[i] + s->v.edits_at;
+            put(s->v.given[i], counts);
+            put(s->batch[i].pos, pos);
+            put(s->batch[i].seq_slot, slot);
+            put(s->batch[i].seq_tokens, seq_tokens);
+            put(edits, edit_slot);
+            put(edits + EDITS_STAGED, edit_index);
+            put(edits + 2 * EDITS_STAGED, edit_block);
+        }
     }
 
     void shuffle(std::vector<uint32_t> &x)
