@@ -111,7 +111,7 @@ static int cuda_ask(struct gpus *g)
         rc = cuda.count(&n);
     for (int i = 0; rc == 0 && i < n && g->n < GPUS_MAX; i++) {
         struct gpu *to = &g->gpu[g->n];
-        unsigned char id[16];
+        unsigned char id[16] = {0};
         size_t bytes = 0;
         int device;
         rc = cuda.get(&device, i);

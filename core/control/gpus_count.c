@@ -21,7 +21,7 @@ enum { ANSWER_MAX = 64 << 10 }; // bytes
 static int spawn(pid_t *ret_pid, int *ret_fd, struct err *err)
 {
     char exe[PATH_MAX];
-    int out[2], rc = os_self_path(exe, sizeof exe, err);
+    int out[2] = {-1, -1}, rc = os_self_path(exe, sizeof exe, err);
     if (rc == 0)
         rc = os_pipe(out, err);
     if (rc < 0)

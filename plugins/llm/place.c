@@ -146,6 +146,7 @@ static int fit_kv(struct instance *in, uint64_t room, struct err *err)
     const struct model_memory *m = &in->memory;
     uint64_t fixed = m->weights + m->state, left = room > fixed ? room - fixed : 0;
     uint64_t kv = in->o.kv_bytes ? in->o.kv_bytes : left;
+    CHECK(m->block > 0); // model_plan refuses it
     if (left < m->block || kv > left)
         return err_set(err, SV_E_NOMEM,
                        "weights take %" PRIu64 " MiB, the state of steps %" PRIu64

@@ -172,10 +172,10 @@ static int get_part(const struct spec *s, enum arch_format format, const struct 
                     uint32_t part, struct weight *w, struct err *err)
 {
     static const char there; // data that is made up has no address, but a bias is told by its own
-    struct tensor t, bias = {.n_dims = 0};
+    struct tensor t = {.n_dims = 0}, bias = {.n_dims = 0};
     char name[ARCH_NAME];
     int rc = find(s, format, files, table[w->slot].part[part], w->layer, &t, name, err);
-    if (part == 0) {
+    if (rc == 0 && part == 0) {
         memcpy(w->name, name, sizeof name);
         w->type = t.type;
     }
