@@ -17,7 +17,9 @@ from llm import DATA, HELLO, PLUGINS, app, events, options, post
 KERNELS = PLUGINS / "llm" / "kernels_cuda.so"
 MODELS = sorted(p.name for p in DATA.glob("tiny-*") if p.is_dir())
 # The tiny models are random, and their logits small: a twentieth of their spread.
-NEAR = 0.1
+# Two logits of these random models, in bf16: torch's own bf16 is off by 3 % of their norm (tests/kernels/judge.py),
+# about 0.1 each.
+NEAR = 0.4
 PROMPTS = [[1 + (7 * i * k + 3 * i + k) % 318 for k in range(3 + 5 * i)] for i in range(8)]
 
 
