@@ -16,7 +16,6 @@ from llm import DATA, HELLO, PLUGINS, app, events, options, post
 
 KERNELS = PLUGINS / "llm" / "kernels_cuda.so"
 MODELS = sorted(p.name for p in DATA.glob("tiny-*") if p.is_dir())
-# The tiny models are random, and their logits small: a twentieth of their spread.
 # Two logits of these random models, in bf16: torch's own bf16 is off by 3 % of their norm (tests/kernels/judge.py),
 # about 0.1 each.
 NEAR = 0.4
