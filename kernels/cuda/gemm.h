@@ -15,7 +15,7 @@ enum gemm_end {
     GEMM_BF16,   // y bf16 = x w^T
     GEMM_F32,    // y f32 = x w^T + bias
     GEMM_ADD,    // y f32 += x w^T + bias
-    GEMM_GATE_UP // y bf16 = act(gate) * up, of w's first and second n rows
+    GEMM_GATE_UP // y bf16 = act(gate) * up, of w's first and second n rows; n % 8 == 0
 };
 
 struct gemm {

@@ -102,6 +102,8 @@ static cudaError_t product(sv_dev *d, const gemm &g, uint32_t n, void *y, int wh
 cudaError_t lt_run(sv_dev *d, const gemm &g, int which, cudaStream_t q)
 {
     if (g.end == GEMM_GATE_UP) {
+        if (g.n % 8 != 0)
+            return cudaErrorNotSupported;
         cudaError_t e = product(d, g, 2 * g.n, g.wide, which, q);
         if (e == cudaSuccess)
             act_run(g.wide, g.bias, (bf16 *)g.y, g.n, g.activation, g.m, q);
