@@ -124,12 +124,17 @@ static __device__ __forceinline__ void store_four(const gemm &g, uint32_t row, u
     }
 }
 
-// Raises what the kernel may ask for; never lowers it.
+// Raises what the kernel may ask for; never lowers it. All memory of a SM can be shared memory, so
+// that kernels of unlike needs are there together: for another split they wait until it is empty.
 template <class... P> static cudaError_t allow_shared(void (*kernel)(P...), uint32_t bytes)
 {
     cudaFuncAttributes a;
     cudaError_t e = cudaFuncGetAttributes(&a, kernel);
     if (e != cudaSuccess || (uint32_t)a.maxDynamicSharedSizeBytes >= bytes)
         return e;
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared);
+    return e == cudaSuccess ? cudaFuncSetAttribute(
+                                  kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes)
+                            : e;
 }

@@ -3,15 +3,17 @@
  * gemv - a projection of up to 4 tokens on the CUDA cores, at the speed of memory.
  *
  * shape    a CTA for each SM, an even share of the pairs of weight rows for each CTA and, within
- * it, for each of 8 warps. A pair is two rows in succession, a gate and its up row, or the two of a
- * head that RoPE turns together. All of x [M, k] lies in shared memory as bf16 traffic  2 * n * k
- * bytes (gate and up: twice that), each once; x from the L2 once a CTA depth    each lane copies
- * what it alone will read into a ring of its own, STAGES deep: 64 KB a SM under way, no barrier.
- * The ring is filled, and gemm_state.ahead more is asked into the L2, before wait_previous(); room
- * is left for two more such CTAs a SM, so that those that come next fill theirs while this one
- * waits or drains order    of a row: each lane's columns upwards, then the lanes as a tree norm x
- * is scaled by the norm's weight on its way into shared memory, the sums by the root mean square at
- * their end: one pass over x oracle   tests/cuda/gemm.cu, in double
+ *          it, for each of 8 warps. A pair is two rows in succession, a gate and its up row, or
+ *          the two of a head that RoPE turns together. All of x [M, k] is in shared memory as bf16
+ * traffic  2 * n * k bytes (gate and up: twice that), each once; x from the L2 once a CTA
+ * depth    each lane copies what it alone will read into a ring of its own, STAGES deep: 64 KB a
+ *          SM under way, no barrier. The ring is filled, and gemm_state.ahead more is asked into
+ *          the L2, before wait_previous(); there is room for one more such CTA a SM, so the one
+ *          that comes next fills its ring while this one waits or drains
+ * order    of a row: each lane's columns upwards, then the lanes as a tree
+ * norm     x is scaled by the norm's weight on its way into shared memory, the sums by the root
+ *          mean square at their end: one pass over x
+ * oracle   tests/cuda/gemm.cu, in double
  */
 #include "cuda/gemm_state.h"
 #include "cuda/gemv_ends.h"
@@ -302,22 +304,27 @@ static uint32_t x_bytes(const gemm &g)
     return m * (uint32_t)round_up(g.k, STEP) * (uint32_t)sizeof(bf16);
 }
 
-static uint32_t shared_bytes(const gemm &g)
+// At least so much that no third fits a SM: with one place free for each that ends, every SM gets
+// one CTA of each kernel, and so the same work.
+static uint32_t shared_bytes(const sv_dev *d, const gemm &g)
 {
-    return RING + x_bytes(g);
+    const uint32_t least = (uint32_t)d->prop.sharedMemPerMultiprocessor / 3,
+                   own = RING + x_bytes(g);
+    return own > least ? own : least;
 }
 
 bool gemv_takes(const sv_dev *d, const gemm &g)
 {
     return g.m <= GEMV_TOKENS && x_bytes(g) <= X_MAX &&
-           shared_bytes(g) + sizeof(float) * GEMV_TOKENS * WARPS <= d->prop.sharedMemPerBlockOptin;
+           shared_bytes(d, g) + sizeof(float) * GEMV_TOKENS * WARPS <=
+               d->prop.sharedMemPerBlockOptin;
 }
 
 template <int M, class End>
 static cudaError_t launch(const sv_dev *d, const gemm &g, const gemv_walk &walk, const gemv_norm &v,
                           const End &end, cudaStream_t q)
 {
-    const uint32_t sms = (uint32_t)d->prop.multiProcessorCount, bytes = shared_bytes(g),
+    const uint32_t sms = (uint32_t)d->prop.multiProcessorCount, bytes = shared_bytes(d, g),
                    ctas = walk.pairs < sms ? walk.pairs : sms;
     cudaError_t e = allow_shared(gemv_kernel<M, End>, bytes);
     return e == cudaSuccess ? enqueue(gemv_kernel<M, End>, ctas, THREADS, bytes, q, g, walk, v, end)
