@@ -6,7 +6,7 @@
  * Tiles    the blocks of keys that the step's sequences see, numbered through in their order.
  * Ranges   a group of kv_heads CTAs, one a head, has the next `each` tiles; a warp of it the next
  *          `each_warp` of these. So a warp's range can begin and end within a sequence.
- * Clusters of neighbouring groups of one head, where the device has them.
+ *          Neighbouring groups' CTAs of one head are a cluster, where the device has them.
  * Order    depends on the batch alone.
  */
 #include "cuda/attend.h"

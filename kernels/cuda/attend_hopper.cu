@@ -3,11 +3,11 @@
  * attend_hopper - attend_prefill's work by sm_90a's products of warpgroups.
  *
  * shape    a tile of 128 rows a CTA, 64 a warpgroup; head_dim up to 128, padded with zeros to 64 or
- *          128; keys in tiles of 128
- * overlap  while a tile's V is multiplied, the scores of the next are weighed; its scores' product
- *          is started just before. K is copied two tiles ahead, V one; the next tile of rows
- *          begins to be copied while the last V of this one is multiplied
- * order, work, oracle  as attend_prefill
+ *          128; keys in tiles of 64 or 128. With 64, weighing takes as long as the products, and
+ * two CTAs a processor do one while the other does the other overlap  while a tile's V is
+ * multiplied, the scores of the next are weighed; its scores' product is started just before. K is
+ * copied two tiles ahead, V one; the next tile of rows begins to be copied while the last V of this
+ * one is multiplied order, work, oracle  as attend_prefill
  */
 #include "cuda/attend_prefill.h"
 #include "cuda/wgmma.h"
@@ -18,38 +18,45 @@ template <int D> struct hopper_shape {
     enum {
         THREADS = 256,
         TILE_ROWS = 128,
-        GROUP_ROWS = 64, // of a warpgroup
-        KEYS = 128,
+        GROUP_ROWS = 64,        // of a warpgroup
+        CTAS = D == 64 ? 2 : 1, // of a processor
+        KEYS = D == 64 ? 64 : 128,
         PANELS = D / 64,
-        PANEL_BYTES = 128 * 128, // of Q, K and V alike: 128 rows
-        TILE_BYTES = PANELS * PANEL_BYTES,
-        SHARED_BYTES = 5 * TILE_BYTES + 1024, // Q, two of K, two of V; 1024 to align them
-        PIECES = D / 8,                       // of 16 bytes, in a row
-        STEP = THREADS / PIECES,              // rows that all threads copy at once
-        ROUNDS = KEYS / STEP
+        Q_PANEL = TILE_ROWS * 128, // bytes
+        K_PANEL = KEYS * 128,      // of V too
+        Q_BYTES = PANELS * Q_PANEL,
+        K_BYTES = PANELS * K_PANEL,
+        SHARED_BYTES = Q_BYTES + 4 * K_BYTES + 1024, // two of K, two of V; 1024 to align them
+        PIECES = D / 8,                              // of 16 bytes, in a row
+        STEP = THREADS / PIECES,                     // rows that all threads copy at once
+        ROUNDS = KEYS / STEP,
+        Q_ROUNDS = TILE_ROWS / STEP
     };
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// Where 16-byte piece `piece` of row `row` lies in a tile.
+// Where 16-byte piece `piece` of row `row` lies in a tile of such panels.
+template <int PANEL>
 static __device__ __forceinline__ uint32_t panel_place(uint32_t row, uint32_t piece)
 {
-    return piece / 8 * (128 * 128) + row * 128 + (((piece ^ row) & 7) << 4);
+    return piece / 8 * PANEL + row * 128 + (((piece ^ row) & 7) << 4);
 }
 
 // Copies this thread's share of a tile of keys: one piece of each of its rows.
 template <class T, int D> struct hopper_reader {
     using shape = hopper_shape<D>;
-    uint32_t row, to; // the first row; where it lies in a tile
-    uint64_t first;   // element of a KV block
+    uint32_t row, to, q_to; // the first row; where it lies in a tile of K, of Q
+    uint64_t first;         // element of a KV block
     bool column;
 
     __device__ hopper_reader(const session_view &v)
     {
         uint32_t piece = threadIdx.x % shape::PIECES;
         row = threadIdx.x / shape::PIECES;
-        to = panel_place(row, piece); // STEP is a multiple of 8: the same piece in every round
+        // STEP is a multiple of 8: the piece lies alike in every round.
+        to = panel_place<shape::K_PANEL>(row, piece);
+        q_to = panel_place<shape::Q_PANEL>(row, piece);
         column = 8 * piece < v.head_dim;
         first = (uint64_t)(row % SV_BLOCK) * v.kv_heads * v.head_dim + 8 * piece;
     }
@@ -86,11 +93,11 @@ template <class T, int D> struct hopper_reader {
     {
         uint32_t piece = threadIdx.x % shape::PIECES;
 #pragma unroll 2
-        for (uint32_t i = 0; i < shape::ROUNDS; i++) {
+        for (uint32_t i = 0; i < shape::Q_ROUNDS; i++) {
             uint32_t r = i * shape::STEP + row;
             bool there = r < t.rows && column;
             const bf16 *from = q + (there ? t.at(v, r) + 8 * piece : 0);
-            char *here = at + to + i * shape::STEP * 128;
+            char *here = at + q_to + i * shape::STEP * 128;
             if constexpr (std::is_same<T, bf16>::value) {
                 copy_wide(shared_address(here), from, there);
             } else {
@@ -128,8 +135,9 @@ template <class T, int D> struct hopper_rows {
     {
 #pragma unroll
         for (uint32_t i = 0; i < D / 16; i++) {
-            uint32_t at = i / 4 * shape::PANEL_BYTES + i % 4 * 32;
-            wgmma_rows<T>(score, wgmma_operand(q + at, 16), wgmma_operand(k + at, 16), i > 0);
+            uint32_t at = i % 4 * 32;
+            wgmma_rows<T>(score, wgmma_operand(q + i / 4 * shape::Q_PANEL + at, 16),
+                          wgmma_operand(k + i / 4 * shape::K_PANEL + at, 16), i > 0);
         }
         wgmma_commit();
     }
@@ -138,8 +146,7 @@ template <class T, int D> struct hopper_rows {
     {
 #pragma unroll
         for (uint32_t i = 0; i < DEEP; i++)
-            wgmma_columns<T>(sum, p[i],
-                             wgmma_operand(v + i * 16 * 128, (uint32_t)shape::PANEL_BYTES));
+            wgmma_columns<T>(sum, p[i], wgmma_operand(v + i * 16 * 128, (uint32_t)shape::K_PANEL));
         wgmma_commit();
     }
 
@@ -217,7 +224,7 @@ template <class T, int D> struct hopper_rows {
                     pack<T>(score[2 * i + j / 2][j % 2 * 2], score[2 * i + j / 2][j % 2 * 2 + 1]);
     }
 
-    // Through this warp's rows of a tile in shared memory that nobody else uses.
+    // Through as many rows, at `at`, of a tile of keys in shared memory that nobody else uses.
     __device__ void write(const session_view &v, bf16 *out, const prefill_tile &t,
                           uint32_t first_row, char *at) const
     {
@@ -225,18 +232,18 @@ template <class T, int D> struct hopper_rows {
 #pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
             float share = one_over(sum_of_row(weight[h]));
-            uint32_t row = first_row + lane / 4 + 8 * h;
+            uint32_t row = lane / 4 + 8 * h;
 #pragma unroll
             for (uint32_t i = 0; i < D / 8; i++)
-                *(uint32_t *)(at + panel_place(row, i) + 4 * (lane % 4)) =
+                *(uint32_t *)(at + panel_place<shape::K_PANEL>(row, i) + 4 * (lane % 4)) =
                     pack<bf16>(sum[i][2 * h] * share, sum[i][2 * h + 1] * share);
         }
         __syncwarp();
         for (uint32_t i = lane; i < ROWS * shape::PIECES; i += WARP) {
-            uint32_t row = first_row + i / shape::PIECES, piece = i % shape::PIECES;
-            if (row < t.rows && 8 * piece < v.head_dim)
-                *(uint4 *)(out + t.at(v, row) + 8 * piece) =
-                    *(const uint4 *)(at + panel_place(row, piece));
+            uint32_t row = i / shape::PIECES, piece = i % shape::PIECES;
+            if (first_row + row < t.rows && 8 * piece < v.head_dim)
+                *(uint4 *)(out + t.at(v, first_row + row) + 8 * piece) =
+                    *(const uint4 *)(at + panel_place<shape::K_PANEL>(row, piece));
         }
     }
 };
@@ -255,8 +262,8 @@ static __device__ void attend_all(const session_view &v, const attend_args &a, c
                                   uint32_t n_tiles, uint32_t *next)
 {
     using shape = hopper_shape<D>;
-    constexpr uint32_t SIZE = shape::TILE_BYTES;
-    uint32_t q = shared_address(shared), k = q + SIZE, values = k + 2 * SIZE;
+    constexpr uint32_t SIZE = shape::K_BYTES;
+    uint32_t q = shared_address(shared), k = q + shape::Q_BYTES, values = k + 2 * SIZE;
     uint32_t group = threadIdx.x / 128, warp_row = threadIdx.x / WARP * ROWS;
     uint32_t row = warp_row + threadIdx.x % WARP / 4;
     uint32_t i = blockIdx.x;
@@ -331,7 +338,10 @@ static __device__ void attend_all(const session_view &v, const attend_args &a, c
         }
         wgmma_wait<0>();
         wgmma_own(r.sum);
-        r.write(v, a.out, done, warp_row, shared + 2 * SIZE); // where the other tile of K was
+        // The other tile of K is free, and that of V.
+        char *spare =
+            shared + shape::Q_BYTES + (warp_row < shape::KEYS ? SIZE : (odd ? 2 : 3) * SIZE);
+        r.write(v, a.out, done, warp_row, spare + warp_row % shape::KEYS * 128);
         if (i >= n_tiles)
             break;
     }
@@ -339,7 +349,7 @@ static __device__ void attend_all(const session_view &v, const attend_args &a, c
 #endif
 
 template <class T, int D>
-static __global__ void __launch_bounds__(hopper_shape<D>::THREADS, 1)
+static __global__ void __launch_bounds__(hopper_shape<D>::THREADS, hopper_shape<D>::CTAS)
     hopper_kernel(const __grid_constant__ session_view v, const __grid_constant__ attend_args a)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -365,7 +375,8 @@ static void run(const session_view &v, const attend_args &a, uint32_t m, cudaStr
     using shape = hopper_shape<D>;
     auto kernel = hopper_kernel<T, D>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::SHARED_BYTES);
-    enqueue(kernel, prefill_grid(v, m, 1), dim3(shape::THREADS), shape::SHARED_BYTES, q, v, a);
+    enqueue(kernel, prefill_grid(v, m, shape::CTAS), dim3(shape::THREADS), shape::SHARED_BYTES, q,
+            v, a);
 }
 
 bool hopper_run(const session_view &v, const attend_args &a, uint32_t m, cudaStream_t q)

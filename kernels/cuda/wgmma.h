@@ -5,10 +5,12 @@
  * shared memory, asynchronous.
  *
  * Tiles    panels of 64 columns of 2 bytes; row r of a panel is 128 bytes, its 16-byte pieces lie
- * at piece ^ (r & 7) (the 128-byte swizzle); panels begin at multiples of 1024 bytes. Sums     of a
- * lane: [n / 8][4] as attend.h's multiply(): rows lane / 4 and that + 8 of its warp's 16. Order
- * wgmma_begin() before products that read registers written since; between a product and
- * wgmma_wait() its registers belong to it, and wgmma_own() after that tells the compiler so.
+ *          at piece ^ (r & 7) (the 128-byte swizzle); panels begin at multiples of 1024 bytes.
+ * Sums     of a lane: [n / 8][4] as attend.h's multiply(): rows lane / 4 and that + 8 of its
+ *          warp's 16.
+ * Order    wgmma_begin() before products that read registers written since; between a product and
+ *          wgmma_wait() its registers belong to it, and wgmma_own() after that tells the compiler
+ *          so.
  */
 #include "cuda/attend.h"
 
@@ -83,9 +85,21 @@ static __device__ __forceinline__ uint64_t wgmma_operand(uint32_t at, uint32_t b
                      "}, %64, %65, p, 1, 1, 0, 0;\n}\n"                                            \
                      : SUMS32(c, 0), SUMS32(c, 8)                                                  \
                      : "l"(a), "l"(b), "r"((int)add));                                             \
+    }                                                                                              \
+    template <>                                                                                    \
+    __device__ __forceinline__ void wgmma_rows<TYPE>(float(&c)[8][4], uint64_t a, uint64_t b,      \
+                                                     bool add)                                     \
+    {                                                                                              \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                                  \
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32." NAME "." NAME " {" NAMES32      \
+                     "}, %32, %33, p, 1, 1, 0, 0;\n}\n"                                            \
+                     : SUMS32(c, 0)                                                                \
+                     : "l"(a), "l"(b), "r"((int)add));                                             \
     }
 template <class T>
 static __device__ __forceinline__ void wgmma_rows(float (&c)[16][4], uint64_t a, uint64_t b, bool add);
+template <class T>
+static __device__ __forceinline__ void wgmma_rows(float (&c)[8][4], uint64_t a, uint64_t b, bool add);
 WGMMA_ROWS(bf16, "bf16")
 WGMMA_ROWS(__half, "f16")
 
