@@ -3,11 +3,13 @@
  * attend_hopper - attend_prefill's work by sm_90a's products of warpgroups.
  *
  * shape    a tile of 128 rows a CTA, 64 a warpgroup; head_dim up to 128, padded with zeros to 64 or
- *          128; keys in tiles of 64 or 128. With 64, weighing takes as long as the products, and
- * two CTAs a processor do one while the other does the other overlap  while a tile's V is
- * multiplied, the scores of the next are weighed; its scores' product is started just before. K is
- * copied two tiles ahead, V one; the next tile of rows begins to be copied while the last V of this
- * one is multiplied order, work, oracle  as attend_prefill
+ *          128; keys in tiles of as many. With 64, weighing takes as long as the products, and of
+ *          two CTAs a processor one does this while the other does that
+ * overlap  while a tile's V is multiplied, the scores of the next are weighed; its scores' product
+ *          is started just before. K is copied two tiles ahead, V one; the next tile of rows
+ *          begins to be copied while the last V of this one is multiplied
+ * order    of the keys: a row's sum depends on nothing else
+ * oracle   tests/cuda/attend.cu
  */
 #include "cuda/attend_prefill.h"
 #include "cuda/wgmma.h"
