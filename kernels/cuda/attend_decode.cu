@@ -394,7 +394,10 @@ template <int D> static uint32_t ctas(uint32_t together, int processors)
     auto kernel = prepared<bf16, D>();
     if (together > 1) {
         launch<D> l(together, together, NULL);
-        cudaOccupancyMaxActiveClusters(&n, kernel, &l.config);
+        l.config.attrs = &l.attribute[1]; // the cluster's size alone
+        l.config.numAttrs = 1;
+        if (cudaOccupancyMaxActiveClusters(&n, kernel, &l.config) != cudaSuccess)
+            return cudaGetLastError(), 0; // forgotten: there are no clusters then
         return (uint32_t)n * together;
     }
     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, decode_shape<D>::WARPS * WARP,
