@@ -128,7 +128,7 @@ static int device_open(const sv_dev_options *o, sv_dev **ret, char *why)
         !cuda_ok(cudaGetDeviceProperties(&d->prop, d->index), "cudaGetDeviceProperties", why) ||
         !cuda_ok(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "cudaStreamCreate",
                  why) ||
-        !(d->workspace = device_alloc(d, GEMM_WORKSPACE, why)) || !(d->gemm = gemm_open(d, why))) {
+        !(d->workspace = device_alloc(d, GEMM_WORKSPACE, why)) || !(d->gemm = gemm_open(why))) {
         device_close(d);
         return -599;
     }

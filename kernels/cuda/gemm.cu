@@ -14,25 +14,14 @@ cudaError_t gemm_run(sv_dev *d, const session_view &v, const gemm &g, cudaStream
         norm_run(v, g.residual, g.norm, g.eps, g.offset, g.normed, g.k, g.m, g.rows, q);
         normed.x = g.normed;
     }
-    return skinny_takes(d, g) ? skinny_run(d, normed, q) : lt_run(d, normed, 0, q);
+    return lt_run(d, normed, LT_BEST, q);
 }
 
-gemm_split gemm_split_of(const sv_dev *d)
+gemm_state *gemm_open(char *why)
 {
-    return d->gemm->split;
-}
-
-gemm_state *gemm_open(sv_dev *d, char *why)
-{
-    uint32_t ctas = (uint32_t)d->prop.multiProcessorCount;
-    uint64_t tickets = round_up(ctas * sizeof(uint32_t), 256);
-    char *scratch = (char *)device_alloc(d, tickets + 2ull * ctas * SKINNY_PARTIAL, why);
-    if (!scratch)
-        return NULL;
     gemm_state *s = (gemm_state *)calloc(1, sizeof *s);
     if (!s)
         return fail(why, -507, "no memory"), nullptr;
-    s->split = {ctas, (uint32_t *)scratch, scratch + tickets};
     s->ahead = GEMM_AHEAD;
     return s;
 }

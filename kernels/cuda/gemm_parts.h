@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * gemm_parts - device code that gemv and skinny share: copies into shared memory, ends of a sum.
+ * gemm_parts - device code of gemv: copies into shared memory, ends of a sum.
  */
 #include "cuda/gemm.h"
 
@@ -19,13 +19,6 @@ static __device__ __forceinline__ void copy_weight(uint32_t to, const bf16 *from
 {
     asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
                  "l"(from), "r"(real ? 16 : 0), "l"(policy)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void copy_x(uint32_t to, const bf16 *from, bool real)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-                 "r"(real ? 16 : 0)
                  : "memory");
 }
 
@@ -101,27 +94,6 @@ static __device__ __forceinline__ void store(const gemm &g, uint32_t row, uint32
         ((float *)g.y)[at] = f;
     else
         ((bf16 *)g.y)[at] = __float2bfloat16(f);
-}
-
-// Rows [row, row + n) of up to four, in one access where the rows of y are aligned to four.
-static __device__ __forceinline__ void store_four(const gemm &g, uint32_t row, uint32_t n,
-                                                  uint32_t t, const float (&f)[4])
-{
-    if (g.n % 4 != 0) {
-#pragma unroll
-        for (uint32_t i = 0; i < 4; i++)
-            if (i < n)
-                store(g, row + i, t, f[i]);
-        return;
-    }
-    const uint64_t at = (uint64_t)t * g.n + row;
-    if (g.end == GEMM_F32 || g.end == GEMM_ADD) {
-        *(float4 *)((float *)g.y + at) = float4{f[0], f[1], f[2], f[3]};
-    } else {
-        const __nv_bfloat162 two[2] = {__floats2bfloat162_rn(f[0], f[1]),
-                                       __floats2bfloat162_rn(f[2], f[3])};
-        *(uint2 *)((bf16 *)g.y + at) = *(const uint2 *)two;
-    }
 }
 
 // Raises what the kernel may ask for; never lowers it. All memory of a SM can be shared memory, so

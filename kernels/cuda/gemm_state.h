@@ -1,28 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * gemm_state - scratch that one projection leaves to itself, of a device: partial sums and tickets.
+ * gemm_state - what projections keep, of a device.
  */
 #include "cuda/gemm.h"
 
 enum {
-    SKINNY_ROWS = 64,                                 // of weights in a tile
-    SKINNY_PARTIAL = SKINNY_ROWS * SKINNY_TOKENS * 4, // bytes of a tile's sums
-    GEMM_AHEAD = 64 << 10                             // gemm_state.ahead: three kernels' fit the L2
+    GEMM_AHEAD = 64 << 10, // gemm_state.ahead: two kernels' fit the L2
+    LT_PLANS = 512         // then the oldest goes: five shapes in SV_BUCKETS_MAX sizes fit
 };
-
-struct gemm_split {
-    uint32_t ctas;     // of the grid, at most
-    uint32_t *tickets; // [ctas], zero between kernels: how many shares of the tile it begins came
-    char *partials;    // [ctas, 2, SKINNY_PARTIAL]
-
-    __device__ __forceinline__ float4 *partial(uint32_t cta, bool second) const
-    {
-        return (float4 *)(partials + (uint64_t)(2 * cta + second) * SKINNY_PARTIAL);
-    }
-};
-
-gemm_split gemm_split_of(const sv_dev *);
 
 /*
  * cuBLASLt's descriptors and algorithms for one shape. Kept since asking costs some 50 us and a
@@ -33,15 +19,18 @@ struct lt_plan {
     bool y_f32, add;
     cublasLtMatmulDescOpaque_t op;
     cublasLtMatrixLayoutOpaque_t w, x, y;
-    int found;
+    int found, best;
+    bool chosen; // best is by time
     cublasLtMatmulAlgo_t algo[LT_CANDIDATES];
 };
 
-enum { LT_PLANS = 512 }; // then the oldest goes: five shapes in SV_BUCKETS_MAX sizes fit
-
 struct gemm_state {
-    gemm_split split;
     uint32_t ahead; // bytes that a CTA asks into the L2 beyond its ring; a multiple of 4096
     uint32_t n_plans, oldest;
     lt_plan *plans[LT_PLANS]; // owned
 };
+
+// One product of a plan's shape.
+bool lt_product(const sv_dev *, lt_plan *, int which, const bf16 *w, const bf16 *x, void *y,
+                cudaStream_t);
+void lt_choose(const sv_dev *, lt_plan *, const bf16 *w, const bf16 *x, void *y);

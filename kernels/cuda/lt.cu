@@ -3,7 +3,8 @@
  * lt - a projection of more tokens by cuBLASLt; the activation after it is a kernel of its own.
  *
  * shape    column-major: y^T [n, m] = (w [k, n])^T x^T [k, m]; a residual is added by beta = 1
- * plans    by shape, of a device, at most LT_PLANS: a call asks nothing but the product
+ * plans    by shape, of a device, at most LT_PLANS: a call asks nothing but the product. While a
+ *          program is recorded, the first one of a shape is preceded by a choice (lt_choose.cu)
  * oracle   tests/cuda/gemm.cu, in double
  */
 #include "cuda/gemm.h"
@@ -11,6 +12,8 @@
 #include "cuda/program.h"
 
 #include <stdlib.h>
+
+enum { LT_CHOSEN_TOKENS = 512 }; // above, choosing would take too long
 
 static bool worked(cublasStatus_t s)
 {
@@ -82,6 +85,21 @@ static lt_plan *plan_of(sv_dev *d, const lt_plan &wanted)
     return p;
 }
 
+bool lt_product(const sv_dev *d, lt_plan *p, int which, const bf16 *w, const bf16 *x, void *y,
+                cudaStream_t q)
+{
+    const float alpha = 1, beta = p->add ? 1 : 0;
+    return worked(cublasLtMatmul(d->lt, &p->op, &alpha, w, &p->w, x, &p->x, &beta, y, &p->y, y,
+                                 &p->y, &p->algo[which], d->workspace, GEMM_WORKSPACE, q));
+}
+
+static bool is_captured(cudaStream_t q)
+{
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    return cudaStreamIsCapturing(q, &status) == cudaSuccess &&
+           status == cudaStreamCaptureStatusActive;
+}
+
 static cudaError_t product(sv_dev *d, const gemm &g, uint32_t n, void *y, int which, cudaStream_t q)
 {
     lt_plan wanted = {};
@@ -91,12 +109,15 @@ static cudaError_t product(sv_dev *d, const gemm &g, uint32_t n, void *y, int wh
     wanted.y_f32 = g.end == GEMM_F32 || g.end == GEMM_ADD;
     wanted.add = g.end == GEMM_ADD;
     lt_plan *p = plan_of(d, wanted);
-    const float alpha = 1, beta = p && p->add ? 1 : 0;
-    if (!p || which >= p->found ||
-        !worked(cublasLtMatmul(d->lt, &p->op, &alpha, g.w, &p->w, g.x, &p->x, &beta, y, &p->y, y,
-                               &p->y, &p->algo[which], d->workspace, GEMM_WORKSPACE, q)))
+    if (!p)
         return cudaErrorNotSupported;
-    return cudaSuccess;
+    if (which == LT_BEST) {
+        if (!p->chosen && g.m <= LT_CHOSEN_TOKENS && is_captured(q))
+            lt_choose(d, p, g.w, g.x, y);
+        which = p->best;
+    }
+    return which < p->found && lt_product(d, p, which, g.w, g.x, y, q) ? cudaSuccess
+                                                                       : cudaErrorNotSupported;
 }
 
 cudaError_t lt_run(sv_dev *d, const gemm &g, int which, cudaStream_t q)

@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { EIGHTS = 64 };
+
 /*
- * Sizes with a kernel of their own, then eights up to SKINNY_TOKENS (all cost about what the
- * weights do), then four an octave: at most a fifth of a step is padding.
+ * Sizes with a kernel of their own, then eights up to EIGHTS (all cost about what the weights do),
+ * then four an octave: at most a fifth of a step is padding.
  */
 uint32_t program_buckets(const sv_session *s, uint32_t tokens[SV_BUCKETS_MAX])
 {
@@ -17,7 +19,7 @@ uint32_t program_buckets(const sv_session *s, uint32_t tokens[SV_BUCKETS_MAX])
         tokens[n++] = m;
     for (uint32_t m = 8; m < most && n < SV_BUCKETS_MAX - 1; m += step) {
         tokens[n++] = m;
-        if (m >= SKINNY_TOKENS && (m & (m - 1)) == 0)
+        if (m >= EIGHTS && (m & (m - 1)) == 0)
             step = m / 4;
     }
     tokens[n++] = most;

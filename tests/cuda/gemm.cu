@@ -543,8 +543,11 @@ bool run_qkvs(const world &o, bool small)
     return ok;
 }
 
-// A few layers' worth of projections on one residual; with a wait after each, or none.
-std::vector<float> run_chain(const world &o, uint32_t m, uint32_t d, uint32_t ff, bool overlap)
+// A few layers' worth of projections on one residual: with a wait after each, without, or only
+// recorded, which has cuBLASLt's algorithms chosen.
+enum chain { APART, OVERLAPPED, RECORDED };
+
+std::vector<float> run_chain(const world &o, uint32_t m, uint32_t d, uint32_t ff, chain how)
 {
     enum { LINKS = 12 };
     bf16 *between = o.x;
@@ -565,10 +568,17 @@ std::vector<float> run_chain(const world &o, uint32_t m, uint32_t d, uint32_t ff
     down.w = o.w;
     down.x = between;
     down.y = o.residual;
+    cudaGraph_t graph = NULL;
+    if (how == RECORDED)
+        must(cudaStreamBeginCapture(dev->stream, cudaStreamCaptureModeRelaxed), "capture");
     for (int i = 0; i < LINKS; i++) {
         must(gemm_run(dev, o.v, i % 2 ? down : up, dev->stream), "chain");
-        if (!overlap)
+        if (how == APART)
             must(cudaStreamSynchronize(dev->stream), "chain");
+    }
+    if (how == RECORDED) {
+        must(cudaStreamEndCapture(dev->stream, &graph), "capture");
+        must(cudaGraphDestroy(graph), "capture");
     }
     must(cudaStreamSynchronize(dev->stream), "chain");
     return fetch(o.residual, (uint64_t)m * d);
@@ -578,10 +588,11 @@ bool run_chains(const world &o, uint32_t d, uint32_t ff)
 {
     bool ok = true;
     for (uint32_t m : {1u, 4u, 8u, 64u}) {
-        const std::vector<float> apart = run_chain(o, m, d, ff, false);
+        run_chain(o, m, d, ff, RECORDED);
+        const std::vector<float> apart = run_chain(o, m, d, ff, APART);
         bool same = true;
         for (int i = 0; i < 10; i++) {
-            const std::vector<float> overlapped = run_chain(o, m, d, ff, true);
+            const std::vector<float> overlapped = run_chain(o, m, d, ff, OVERLAPPED);
             same = same && !memcmp(apart.data(), overlapped.data(), 4 * apart.size());
         }
         const bool number = std::isfinite(apart[0]);
