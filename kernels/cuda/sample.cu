@@ -141,12 +141,10 @@ static __device__ __forceinline__ int32_t draw(team<CTAS> &t, const part &p, con
     if (s->top_k > 0 && s->top_k < vocab)
         least = kth(t, p, mine, best, s->top_k, vocab);
     uint64_t weight = weigh(p, float_of_key(key_of(best)), least, s->temperature, s->min_p);
-    if (threadIdx.x == 0)
-        t.s->token = id_of(best);
     uint64_t total, before, of_warp = warp_sum(weight), ties = 0;
     const uint64_t *told = t.tell(of_warp);
     before = t.before_me(told, &total);
-    cut c = {0, 0};
+    cut c = {0, 0, 0, 0};
     if (s->top_p < 1) {
         c = nucleus(t, p, s, vocab, total);
         uint64_t sum = 0, one = mass(c.value), all;
@@ -161,8 +159,8 @@ static __device__ __forceinline__ int32_t draw(team<CTAS> &t, const part &p, con
         });
         equal = warp_sum(equal);
         of_warp = warp_sum(sum);
-        t.tell_in(t.s->other, equal);
-        told = t.tell(of_warp);
+        const uint64_t of_ties = equal;
+        told = t.tell(of_warp, &of_ties);
         uint64_t earlier = t.before_me(t.s->other, &all);
         before = t.before_me(told, &total) + one * min(earlier, c.ties);
         total += one * min(all, c.ties);
@@ -170,13 +168,10 @@ static __device__ __forceinline__ int32_t draw(team<CTAS> &t, const part &p, con
         of_warp += one * ties;
     }
     uint64_t at = __umul64hi(philox(s->seed, (uint64_t)r.number()), total); // in [0, total)
-    if (at - before < of_warp) {
-        uint32_t id = holder(p, c, at - before, ties);
-        if (lane_of() < CTAS)
-            *t.in(lane_of(), &t.s->token) = (int32_t)id;
-    }
-    t.sync();
-    return t.s->token;
+    uint64_t found = 0;                                                     // by one warp of all
+    if (at - before < of_warp)
+        found = entry_of(0, holder(p, c, at - before, ties));
+    return id_of(t.most(found));
 }
 
 // The n best raw logits into s->top.
@@ -253,24 +248,43 @@ static __device__ __forceinline__ uint32_t rank_of(team<CTAS> &t, const part &p,
     return 1 + (uint32_t)t.sum((uint64_t)larger);
 }
 
+// What is asked of a row. Known before the logits are.
+struct task {
+    row r;
+    int32_t want;
+    uint32_t n_top;
+    bool drawn, greedy, tells, changed;
+};
+
+static __device__ __forceinline__ task task_of(const session_view &v, uint32_t at)
+{
+    task k = {{&v, (uint32_t)v.row_slot[at], (uint32_t)v.pos[v.row_token[at]] + 1}};
+    const slot_state *s = k.r.st();
+    uint32_t logprobs = s->logprobs;
+    k.want = v.row_want[at];
+    k.n_top = logprobs > 1 ? min(min(logprobs - 1, (uint32_t)SV_TOP_MAX), v.vocab) : 0;
+    k.drawn = k.want == SV_DRAW;
+    k.greedy = s->temperature < GREEDY_BELOW;
+    k.tells = logprobs > 0;
+    k.changed = k.drawn && !plain(k.r);
+    return k;
+}
+
 // values: of this CTA, [WARPS * span].
 template <int CTAS>
 static __device__ __forceinline__ void sample_row(team<CTAS> &t, const session_view &v, uint32_t at,
-                                                  float *values, uint32_t span)
+                                                  const task &k, float *values, uint32_t span)
 {
-    uint32_t slot = (uint32_t)v.row_slot[at], begin = t.rank * WARPS * span;
-    row r = {v, slot, (uint32_t)v.pos[v.row_token[at]] + 1};
+    const row &r = k.r;
+    uint32_t begin = t.rank * WARPS * span, n_top = k.n_top;
+    bool drawn = k.drawn, greedy = k.greedy, tells = k.tells, changed = k.changed;
+    int32_t token = k.want;
     part p;
     p.logits = v.logits + (uint64_t)at * v.vocab;
     p.values = values + threadIdx.x / 32 * span;
     p.first = begin + threadIdx.x / 32 * span;
     p.n = p.first < v.vocab ? min(v.vocab - p.first, span) : 0;
     p.aligned = v.vocab % 4 == 0;
-    int32_t token = v.row_want[at];
-    bool drawn = token == SV_DRAW, greedy = r.st()->temperature < GREEDY_BELOW,
-         tells = r.st()->logprobs;
-    bool changed = drawn && !plain(r);
-    uint32_t n_top = tells ? min(min(r.st()->logprobs - 1, (uint32_t)SV_TOP_MAX), v.vocab) : 0;
     uint64_t best = 0;
     float most = 0, norm = 0; // of the raw logits
     seen mine;
@@ -302,7 +316,7 @@ static __device__ __forceinline__ void sample_row(team<CTAS> &t, const session_v
     if (leads) {
         v.out_token[at] = token;
         if (drawn)
-            v.last[slot] = token;
+            v.last[r.slot] = token;
     }
 }
 
@@ -324,12 +338,16 @@ static __global__ void CLUSTERED __launch_bounds__(THREADS, 2)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     __shared__ team_shared<CLUSTER> s;
     uint32_t at = blockIdx.x / CLUSTER;
-    team<CLUSTER> t = {&s, blockIdx.x % CLUSTER, 0};
-    t.sync(); // all of them run: only then is their memory there
+    team<CLUSTER> t = {&s, blockIdx.x % CLUSTER, 0, 0};
+    t.open();
+    bool real = at < v.counts[2];
+    task k = {};
+    if (real)
+        k = task_of(v, at);
     wait_previous();
     let_next_start();
-    if (at < v.counts[2])
-        sample_row(t, v, at, (float *)values_of_cta, span_of(v.vocab, CLUSTER * WARPS));
+    if (real)
+        sample_row(t, v, at, k, (float *)values_of_cta, span_of(v.vocab, CLUSTER * WARPS));
 #endif
 }
 
@@ -338,11 +356,11 @@ static __global__ void __launch_bounds__(THREADS, 1)
 {
     __shared__ team_shared<1> s;
     uint32_t span = span_of(v.vocab, WARPS);
-    team<1> t = {&s, 0, 0};
+    team<1> t = {&s, 0, 0, 0};
     wait_previous();
     let_next_start();
     for (uint32_t at = blockIdx.x; at < v.counts[2]; at += gridDim.x)
-        sample_row(t, v, at, v.work + (uint64_t)blockIdx.x * WARPS * span, span);
+        sample_row(t, v, at, task_of(v, at), v.work + (uint64_t)blockIdx.x * WARPS * span, span);
 }
 
 static uint32_t ctas_of(uint32_t rows)

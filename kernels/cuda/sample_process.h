@@ -17,25 +17,25 @@ enum : uint32_t { IN_PROMPT = 1u << 31, BANNED = 1u << 30, BIASED = 1u << 29, TI
 
 // A slot, and the place that a row is of. Pointers are made when asked for: registers are few.
 struct row {
-    const session_view &v;
+    const session_view *v;
     uint32_t slot, n_history; // tokens so far
 
     __device__ __forceinline__ const slot_state *st() const
     {
-        return v.slots + slot;
+        return v->slots + slot;
     }
     __device__ __forceinline__ const int32_t *history() const
     {
-        return v.history + (uint64_t)slot * (v.max_context + 1);
+        return v->history + (uint64_t)slot * (v->max_context + 1);
     }
     // 0: stop ids, 1: ids with a bias, 2: the biases, 3: bad words
     __device__ __forceinline__ const int32_t *list(uint32_t i) const
     {
-        return v.lists + (4ull * slot + i) * CUDA_LISTS_MAX;
+        return v->lists + (4ull * slot + i) * CUDA_LISTS_MAX;
     }
     __device__ __forceinline__ const uint32_t *allowed() const
     {
-        return v.allowed + (uint64_t)slot * v.allowed_words;
+        return v->allowed + (uint64_t)slot * v->allowed_words;
     }
     __device__ __forceinline__ int64_t number() const // of the output token to come
     {

@@ -171,10 +171,10 @@ template <int CTAS> static __device__ __noinline__ void sort(team_shared<CTAS> *
 
 /*
  * Entries of all values with keys in [lo, hi] into every CTA's s->item, sorted. Returns how many
- * there are; if they are more than ITEMS nothing is written.
+ * there are; if they are more than ITEMS nothing is written, and it was no list.
  */
 template <int CTAS>
-static __device__ __noinline__ uint32_t gather(team<CTAS> t, part p, uint32_t lo, uint32_t hi)
+static __device__ __noinline__ uint32_t gather_by(team<CTAS> t, part p, uint32_t lo, uint32_t hi)
 {
     auto inside = [&](float x, uint32_t off) {
         return key_of_float(x) - lo <= hi - lo && off < p.n;
@@ -185,20 +185,15 @@ static __device__ __noinline__ uint32_t gather(team<CTAS> t, part p, uint32_t lo
             inside(x.x, off) + inside(x.y, off + 1) + inside(x.z, off + 2) + inside(x.w, off + 3);
     });
     mine = warp_sum(mine);
-    t.tell_in(t.s->other, mine);
-    t.sync();
-    uint64_t all, before = t.before_me(t.s->other, &all);
+    uint64_t all, before = t.before_me(t.tell(mine), &all);
     if (all > ITEMS)
         return (uint32_t)all;
     auto put = [&](float x, uint32_t off) {
         bool found = inside(x, off);
         uint32_t who = __ballot_sync(ALL_LANES, found);
-        if (found) {
-            uint32_t at = (uint32_t)before + __popc(who & ((1u << lane_of()) - 1));
-#pragma unroll 1
-            for (uint32_t r = 0; r < CTAS; r++)
-                *t.in(r, t.s->item + at) = entry_of(key_of_float(x), p.first + off);
-        }
+        if (found)
+            t.list((uint32_t)before + __popc(who & ((1u << lane_of()) - 1)),
+                   entry_of(key_of_float(x), p.first + off));
         before += __popc(who);
     };
     for (uint32_t from = 0; mine > 0 && from < p.n; from += 128) {
@@ -209,9 +204,19 @@ static __device__ __noinline__ uint32_t gather(team<CTAS> t, part p, uint32_t lo
         put(x.z, off + 2);
         put(x.w, off + 3);
     }
-    t.sync();
+    t.await_list((uint32_t)all);
     sort(t.s, (uint32_t)all);
     return (uint32_t)all;
+}
+
+template <int CTAS>
+static __device__ __forceinline__ uint32_t gather(team<CTAS> &t, const part &p, uint32_t lo,
+                                                  uint32_t hi)
+{
+    uint32_t n = gather_by(t, p, lo, hi);
+    t.tells++;
+    t.lists += n <= ITEMS;
+    return n;
 }
 
 static __device__ __forceinline__ uint32_t weight(float x, bool count)
@@ -267,6 +272,7 @@ static __device__ __forceinline__ void histogram(const team<CTAS> &t, const part
 // Above `value` all are kept, and of those that equal it the first `ties`.
 struct cut {
     float value;
+    uint32_t tells, lists; // the team's, after the search
     uint64_t ties;
 };
 
@@ -287,8 +293,8 @@ static __device__ __forceinline__ uint64_t parts_of(uint64_t all, uint32_t one)
  * ITEMS.
  */
 template <int CTAS>
-static __device__ __noinline__ cut find_cut(team<CTAS> t, part p, bool count, uint32_t lo,
-                                            uint32_t hi, uint64_t target, bool few)
+static __device__ __noinline__ cut find_cut_by(team<CTAS> t, part p, bool count, uint32_t lo,
+                                               uint32_t hi, uint64_t target, bool few)
 {
     uint64_t above = 0;
     uint32_t i = 2 * threadIdx.x;
@@ -316,7 +322,7 @@ static __device__ __noinline__ cut find_cut(team<CTAS> t, part p, bool count, ui
             uint32_t key = key_of(item[c.index]);
             int equal = __syncthreads_count(i <= c.index && key_of(a) == key);
             equal += __syncthreads_count(i + 1 <= c.index && key_of(b) == key);
-            return {float_of_key(key), (uint64_t)equal};
+            return {float_of_key(key), t.tells, t.lists, (uint64_t)equal};
         }
         uint32_t chosen = ITEMS - 1 - c.index;
         uint64_t within = item[chosen];
@@ -325,5 +331,16 @@ static __device__ __noinline__ cut find_cut(team<CTAS> t, part p, bool count, ui
         hi = min(hi, lo + (1u << shift) - 1);
         few = within <= (uint64_t)ITEMS * max(of_key(lo), 1u);
     }
-    return {float_of_key(lo), above < target ? parts_of(target - above, max(of_key(lo), 1u)) : 0};
+    return {float_of_key(lo), t.tells, t.lists,
+            above < target ? parts_of(target - above, max(of_key(lo), 1u)) : 0};
+}
+
+template <int CTAS>
+static __device__ __forceinline__ cut find_cut(team<CTAS> &t, const part &p, bool count,
+                                               uint32_t lo, uint32_t hi, uint64_t target, bool few)
+{
+    cut c = find_cut_by(t, p, count, lo, hi, target, few);
+    t.tells = c.tells;
+    t.lists = c.lists;
+    return c;
 }

@@ -18,13 +18,13 @@ enum {
 constexpr uint32_t ALL_LANES = ~0u;
 
 template <int CTAS> struct team_shared {
+    uint64_t told_all[2], listed; // mbarriers
     unsigned long long item[ITEMS];
     uint64_t told[2][CTAS * WARPS], other[CTAS * WARPS];
     uint64_t part[WARPS]; // of a scan
     uint64_t top[SV_TOP_MAX];
-    uint64_t before; // what crossing() found
+    uint64_t before; // what cross() found
     uint32_t index;
-    int32_t token; // what was drawn
 };
 
 static __device__ __forceinline__ uint32_t lane_of()
@@ -83,10 +83,67 @@ static __device__ __forceinline__ uint64_t warp_most(uint64_t entry)
            __reduce_max_sync(ALL_LANES, key_of(entry) == key ? (uint32_t)entry : 0);
 }
 
+static __device__ __forceinline__ uint32_t shared_place(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+static __device__ __forceinline__ void open_barrier(uint64_t *b)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_place(b)) : "memory");
+}
+
+// This phase of b ends when so many bytes have been put with it. One thread says so, early or late.
+static __device__ __forceinline__ void expect(uint64_t *b, uint32_t bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_place(b)),
+                 "r"(bytes)
+                 : "memory");
+}
+
+// x to the place of `to` in CTA r, and 8 bytes to the barrier there.
+static __device__ __forceinline__ void put(uint32_t r, const void *to, uint64_t x, uint64_t *b)
+{
+    asm volatile("{\n\t.reg .b32 place, barrier;\n\t"
+                 "mapa.shared::cluster.u32 place, %0, %3;\n\t"
+                 "mapa.shared::cluster.u32 barrier, %2, %3;\n\t"
+                 "st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [place], %1, "
+                 "[barrier];\n\t}" ::"r"(shared_place(to)),
+                 "l"(x), "r"(shared_place(b)), "r"(r)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void await(uint64_t *b, uint32_t phase)
+{
+    uint32_t done = 0;
+    while (!done)
+        asm volatile("{\n\t.reg .pred p;\n\t"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+                     "selp.u32 %0, 1, 0, p;\n\t}"
+                     : "=r"(done)
+                     : "r"(shared_place(b)), "r"(phase)
+                     : "memory");
+}
+
 template <int CTAS> struct team {
     enum { N = CTAS * WARPS };
     team_shared<CTAS> *s;
-    uint32_t rank, turn;
+    uint32_t rank;
+    uint32_t tells, lists; // how many there were: all CTAs count alike
+
+    // Once, before anything else; then all of them run, and their memory is there.
+    __device__ __forceinline__ void open()
+    {
+        if constexpr (CTAS > 1) {
+            if (threadIdx.x == 0) {
+                open_barrier(&s->told_all[0]);
+                open_barrier(&s->told_all[1]);
+                open_barrier(&s->listed);
+                asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+            }
+            sync();
+        }
+    }
 
     __device__ __forceinline__ uint32_t me() const
     {
@@ -104,6 +161,7 @@ template <int CTAS> struct team {
         return p;
     }
 
+    // Every thread is there, and what any wrote is seen by all. A telling is cheaper.
     __device__ __forceinline__ void sync() const
     {
         if constexpr (CTAS > 1)
@@ -114,31 +172,60 @@ template <int CTAS> struct team {
             __syncthreads();
     }
 
-    // x of every warp, all lanes the same, to [N] at `told`.
-    __device__ __forceinline__ void tell_in(uint64_t *told, uint64_t x) const
+    /*
+     * What every warp tells, all of its lanes the same: [N], until the telling after the next. With
+     * `also`, a second number in s->other. Nobody goes on before all have come, but of memory only
+     * what was told is sure to be seen.
+     */
+    __device__ __forceinline__ const uint64_t *tell(uint64_t x, const uint64_t *also = NULL)
     {
-        if (lane_of() < CTAS)
-            *in(lane_of(), told + me()) = x;
-    }
-
-    // What every warp tells: [N], until the telling after the next.
-    __device__ __forceinline__ const uint64_t *tell(uint64_t x)
-    {
-        uint64_t *told = s->told[turn];
-        turn ^= 1;
-        tell_in(told, x);
-        sync();
+        uint32_t turn = tells & 1, phase = tells >> 1 & 1;
+        uint64_t *told = s->told[turn], *all = &s->told_all[turn];
+        tells++;
+        if constexpr (CTAS > 1) {
+            if (threadIdx.x == 0)
+                expect(all, (also ? 2 : 1) * N * sizeof x);
+            if (lane_of() < CTAS) {
+                put(lane_of(), told + me(), x, all);
+                if (also)
+                    put(lane_of(), s->other + me(), *also, all);
+            }
+            await(all, phase);
+        } else {
+            if (lane_of() == 0) {
+                told[me()] = x;
+                if (also)
+                    s->other[me()] = *also;
+            }
+            __syncthreads();
+        }
         return told;
     }
 
-    __device__ __forceinline__ uint64_t most(uint64_t entry)
+    // An entry of a list, to place `at` of every CTA's s->item.
+    __device__ __forceinline__ void list(uint32_t at, uint64_t entry) const
     {
-        const uint64_t *told = tell(warp_most(entry));
-        uint64_t x = 0;
-        for (uint32_t i = lane_of(); i < N; i += 32)
-            x = max(x, told[i]);
-        return warp_most(x);
+        if constexpr (CTAS > 1) {
+#pragma unroll 1
+            for (uint32_t r = 0; r < CTAS; r++)
+                put(r, s->item + at, entry, &s->listed);
+        } else {
+            s->item[at] = entry;
+        }
     }
+
+    // Until all n entries are here.
+    __device__ __forceinline__ void await_list(uint32_t n)
+    {
+        if constexpr (CTAS > 1) {
+            if (threadIdx.x == 0)
+                expect(&s->listed, n * 8);
+            await(&s->listed, lists & 1);
+        }
+        lists++;
+    }
+
+    __device__ __forceinline__ uint64_t most(uint64_t entry);
 
     // Of what was told: the sum over the warps before this one, and over all.
     __device__ __forceinline__ uint64_t before_me(const uint64_t *told, uint64_t *all) const
@@ -170,6 +257,23 @@ template <int CTAS> struct team {
         return warp_sum(sum);
     }
 };
+
+// A function, since it is asked for so often that its code would be long.
+template <int CTAS> static __device__ __noinline__ uint64_t most_of(team<CTAS> t, uint64_t entry)
+{
+    const uint64_t *told = t.tell(warp_most(entry));
+    uint64_t x = 0;
+    for (uint32_t i = lane_of(); i < t.N; i += 32)
+        x = max(x, told[i]);
+    return warp_most(x);
+}
+
+template <int CTAS> __device__ __forceinline__ uint64_t team<CTAS>::most(uint64_t entry)
+{
+    uint64_t x = most_of(*this, entry);
+    tells++;
+    return x;
+}
 
 struct crossing {
     uint32_t index;
