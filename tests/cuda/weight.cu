@@ -88,7 +88,9 @@ static uint8_t *map(const std::vector<uint8_t> &bytes, size_t offset)
 static uint64_t differing(const std::vector<uint16_t> &want, const bf16 *at)
 {
     std::vector<uint16_t> got(want.size());
-    if (cudaMemcpy(got.data(), at, 2 * got.size(), cudaMemcpyDeviceToHost) != cudaSuccess)
+    // weight() only enqueues, on a stream that cudaMemcpy does not wait for.
+    if (cudaStreamSynchronize(dev->stream) != cudaSuccess ||
+        cudaMemcpy(got.data(), at, 2 * got.size(), cudaMemcpyDeviceToHost) != cudaSuccess)
         return want.size();
     uint64_t bad = 0;
     for (size_t i = 0; i < got.size(); i++)
@@ -143,7 +145,7 @@ static bool vector(uint32_t dtype, uint64_t cols, bool keep)
     d.part[0] = {keep ? map(all, 2) : all.data(), 1, dtype, 0, NULL};
     sv_weight *w;
     uint64_t bad = cols;
-    if (k->weight(dev, &d, &w, why) == 0 &&
+    if (k->weight(dev, &d, &w, why) == 0 && cudaStreamSynchronize(dev->stream) == cudaSuccess &&
         cudaMemcpy(got.data(), w->vector, 4 * cols, cudaMemcpyDeviceToHost) == cudaSuccess) {
         bad = 0;
         for (uint64_t i = 0; i < cols; i++)
