@@ -26,7 +26,7 @@ using sampling::params;
 using sampling::world;
 using floats = std::vector<float>;
 
-enum { ROWS = 64, CONTEXT = 4096, SEEDS = 3, DRAWS = 1600 };
+enum { ROWS = 64, CONTEXT = 4096, SEEDS = 3, DRAWS = 1600, MANY = 3000 };
 constexpr double NEAR = 2e-5, LOGPROB_NEAR = 2e-5;
 
 struct row_case {
@@ -367,6 +367,47 @@ void add_processors(std::vector<row_case> &v, uint32_t vocab, random_source &r)
     }
 }
 
+// One of each list; ids are few, so that lists meet.
+row_case any(uint32_t vocab, random_source &r)
+{
+    row_case c = {"any", random_slot(vocab, r), random_logits(vocab, 2, r.next())};
+    params &p = c.p;
+    sv_sampling &a = p.a;
+    auto of = [&](const floats &v) { return v[r.below((uint32_t)v.size())]; };
+    const uint32_t few = r.below(2) ? 4 : vocab;
+    for (int32_t &id : p.history)
+        id = (int32_t)((uint32_t)id % few);
+    if (r.below(2)) // an output of few tokens
+        a.prompt_len = (uint32_t)p.history.size() - r.below(3);
+    a.temperature = of({0, 0.3f, 1, 1.7f});
+    a.top_k = (uint32_t)of({0, 0, 1, 5, 20, 1000});
+    a.top_p = of({1, 1, 0.3f, 0.9f});
+    a.min_p = of({0, 0, 0.1f});
+    a.repetition = of({1, 1, 1.3f, 0.7f});
+    a.frequency = of({0, 0, 0.5f, -0.2f});
+    a.presence = of({0, 0, 0.7f});
+    a.logprobs = (uint32_t)of({0, 0, 1, 4, 21});
+    a.min_tokens = r.below(6);
+    for (uint32_t n = r.below(4); n > 0; n--)
+        p.stop.push_back((int32_t)r.below(vocab));
+    for (uint32_t n = r.below(5); n > 0; n--) {
+        p.bias_id.push_back((int32_t)r.below(few));
+        p.bias.push_back(r.below(9) ? (float)r.normal() : -INFINITY);
+    }
+    for (uint32_t i = 0, some = r.below(2); some && i < vocab; i++)
+        if (r.below(2))
+            p.allowed.push_back((int32_t)i);
+    for (uint32_t n = r.below(4); n > 0; n--) {
+        p.bad.push_back(1 + (int32_t)r.below(3));
+        for (int32_t left = p.bad.back(); left > 0; left--)
+            p.bad.push_back((int32_t)r.below(4));
+    }
+    const float grain = of({1e-4f, 0.25f});
+    for (float &f : c.logits)
+        f = roundf(f / grain) * grain;
+    return c;
+}
+
 std::vector<row_case> cases_of(uint32_t vocab, uint64_t seed)
 {
     random_source r = {seed << 32 | vocab};
@@ -416,10 +457,9 @@ bool same_bits(const row_case &c, const answer &a, const answer &b, bool logprob
                           memcmp(a.top_logprob, b.top_logprob, n * 4) == 0));
 }
 
-int check(uint32_t vocab, uint64_t seed)
+int check(uint32_t vocab, uint64_t seed, std::vector<row_case> cases)
 {
     world w(vocab, ROWS, CONTEXT);
-    std::vector<row_case> cases = cases_of(vocab, seed);
     const std::vector<answer> together = answers_of(w, cases, ROWS, sample_run);
     const std::vector<answer> alone = answers_of(w, cases, 1, sample_run);
     const std::vector<answer> other = answers_of(w, cases, ROWS - 1, sample_run_ctas);
@@ -447,6 +487,15 @@ int check(uint32_t vocab, uint64_t seed)
     return failures;
 }
 
+std::vector<row_case> many(uint32_t vocab, uint32_t n)
+{
+    random_source r = {vocab};
+    std::vector<row_case> v;
+    while (v.size() < n)
+        v.push_back(any(vocab, r));
+    return v;
+}
+
 // Standard normal deviate of a chi-squared (Wilson and Hilferty).
 double deviate(double chi, double freedom)
 {
@@ -454,12 +503,16 @@ double deviate(double chi, double freedom)
     return (cbrt(chi / freedom) - (1 - a)) / sqrt(a);
 }
 
-int check_draws(uint32_t vocab, const char *name, const std::function<void(params &)> &set)
+// Logits are multiples of `grain`: where it is coarse, a cut goes through equal ones.
+int check_draws(uint32_t vocab, const char *name, float grain,
+                const std::function<void(params &)> &set)
 {
     world w(vocab, ROWS, CONTEXT);
     row_case c = {name, sampling::plain_params(), random_logits(vocab, 1.5, vocab)};
     c.p.a.temperature = 1;
     set(c.p);
+    for (float &f : c.logits)
+        f = roundf(f / grain) * grain;
     std::vector<int32_t> pos(ROWS), want(ROWS, SV_DRAW);
     for (uint32_t i = 0; i < ROWS; i++) {
         c.p.a.seed = mixed(i);
@@ -510,14 +563,18 @@ int main(int argc, char **argv)
     int failures = 0;
     for (uint32_t vocab : vocabs)
         for (uint64_t seed = 1; seed <= (small || vocab > 50000 ? 1 : SEEDS); seed++)
-            failures += check(vocab, seed);
+            failures += check(vocab, seed, cases_of(vocab, seed));
+    failures += check(32, 0, many(32, small ? ROWS : MANY));
+    failures += check(400, 0, many(400, small ? ROWS : MANY));
     if (!small) {
-        failures += check_draws(32, "plain", [](params &) {});
-        failures += check_draws(1000, "plain", [](params &) {});
-        failures += check_draws(1000, "top_k, top_p", [](params &p) {
+        failures += check_draws(32, "plain", 1e-3f, [](params &) {});
+        failures += check_draws(1000, "plain", 1e-3f, [](params &) {});
+        failures += check_draws(1000, "top_k, top_p", 1e-3f, [](params &p) {
             p.a.top_k = 100;
             p.a.top_p = 0.9f;
         });
+        failures += check_draws(32, "top_p through ties", 1, [](params &p) { p.a.top_p = 0.6f; });
+        failures += check_draws(32, "top_k through ties", 1, [](params &p) { p.a.top_k = 7; });
     }
     return failures > 0;
 }
