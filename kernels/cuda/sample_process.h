@@ -9,7 +9,7 @@
  *        finds the mark: an id may be named twice
  * Reads  history and lists, by every CTA for its own ids
  */
-#include "cuda/sample_select.h"
+#include "cuda/sample_cut.h"
 #include "cuda/session.h"
 
 // What is to happen to an id; the rest is how often it is in the output.

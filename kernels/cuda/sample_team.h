@@ -274,35 +274,3 @@ template <int CTAS> __device__ __forceinline__ uint64_t team<CTAS>::most(uint64_
     tells++;
     return x;
 }
-
-struct crossing {
-    uint32_t index;
-    uint64_t before; // the sum before that item
-};
-
-/*
- * Of n items, two a thread of this CTA: the first with which the sum reaches `target`, or the last.
- * All threads learn it.
- */
-template <int CTAS>
-static __device__ __forceinline__ crossing cross(team_shared<CTAS> *s, uint64_t first,
-                                                 uint64_t second, uint64_t start, uint64_t target,
-                                                 uint32_t n)
-{
-    uint32_t warp = threadIdx.x / 32, i = 2 * threadIdx.x;
-    uint64_t sum = warp_scan(first + second);
-    if (lane_of() == 31)
-        s->part[warp] = sum;
-    __syncthreads();
-    uint64_t earlier = lane_of() < warp ? s->part[lane_of()] : 0;
-    uint64_t before = start + warp_sum(earlier) + sum - first - second, middle = before + first;
-    if (i < n && (i == 0 || before < target) && (middle >= target || i + 1 == n)) {
-        s->index = i;
-        s->before = before;
-    } else if (i + 1 < n && middle < target && (middle + second >= target || i + 2 == n)) {
-        s->index = i + 1;
-        s->before = middle;
-    }
-    __syncthreads();
-    return {s->index, s->before};
-}
