@@ -147,6 +147,7 @@ async def hammer(port, made, alone, seconds, counts):
     await asyncio.gather(*(client(rng.random()) for _ in range(STREAMS)))
 
 
+@pytest.mark.timeout(900)  # five minutes in full size, and each request once more alone
 def test_many_streams_in_a_small_cache(tmp_path):
     model, vocab, longest = (SMOLLM2, 40000, 256) if SMOLLM2 and size(0, 1) else (TINY, 250, 200)
     blocks = max(2, STREAMS // 16) * (longest // 16 + 1)  # what a sixteenth of the streams would take
