@@ -405,6 +405,8 @@ row_case any(uint32_t vocab, random_source &r)
     const float grain = of({1e-4f, 0.25f});
     for (float &f : c.logits)
         f = roundf(f / grain) * grain;
+    for (int i = 0; i < 4; i++)
+        c.logits[i] += 2; // what is said of these shows
     return c;
 }
 
