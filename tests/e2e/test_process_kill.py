@@ -47,7 +47,7 @@ def test_killed_process_is_back(tmp_path, role):
         for _ in range(3):
             kill_and_wait(server, role)
             wait_for("requests are answered", 10, lambda: answers(server))
-        wait_for("all is well", 10, lambda: server.status()["applications"]["fake"]["status"] == "RUNNING")
+        wait_for("all is well", 10, lambda: is_running(try_status(server)))
         restarts = server.metrics().by("salver_restarts_total", "process")
         name = {"control": "control", "ingress": "ingress/0", "worker": "fake/fake/0"}[role]
         assert restarts[name] == 3
@@ -72,6 +72,10 @@ def try_status(server):
         return server.status()
     except Exception:  # the socket is not there yet
         return None
+
+
+def is_running(status):
+    return status is not None and status["applications"]["fake"]["status"] == "RUNNING"
 
 
 def replica_of(status):
