@@ -28,6 +28,7 @@ static void set_text(char **text, const char *to);
 static bool same(const char *a, const char *b);
 static void set_ongoing(struct dispatch *d, struct peer *p);
 static void show_queue(struct dispatch *d);
+static void call_if_first(struct dispatch *d);
 static void count_drained(struct dispatch *d, uint64_t now);
 static int retry_after_s(const struct dispatch *d);
 static uint64_t next_random(struct dispatch *d);
@@ -41,6 +42,7 @@ void dispatch_create(struct inflight *all, const struct snapshot_app *app, struc
     d->name = xstrdup(app->name);
     d->drain.since_ns = clock_now_ns();
     queue_init(&d->queue, app->max_queued_requests, app->max_queued_bytes);
+    load_add(&all->load, &d->load, d->name);
     dispatch_configure(d, app);
     *ret = d;
 }
@@ -74,7 +76,8 @@ void dispatch_close(struct dispatch *d)
 {
     CHECK(!d->closed);
     d->closed = true;
-    d->open_requests++; // stays while we work on it
+    load_remove(&d->load);
+    d->load.queued++; // stays while we work on it
     while (d->n_peers)
         dispatch_leave(d, d->peers[0]);
     refuse_waiting(d);
@@ -163,6 +166,7 @@ int dispatch_add(struct dispatch *d, struct request *r, struct dispatch_refusal 
     }
     r->state = RQ_QUEUED;
     show_queue(d);
+    call_if_first(d);
     dispatch_pump(d);
     return 0;
 }
@@ -172,6 +176,7 @@ void dispatch_put_back(struct dispatch *d, struct request *r)
     queue_put_back(&d->queue, &r->wait);
     r->state = RQ_QUEUED;
     show_queue(d);
+    call_if_first(d);
 }
 
 bool dispatch_open_elsewhere(const struct dispatch *d, const struct peer *but)
@@ -190,10 +195,25 @@ void dispatch_remove(struct dispatch *d, struct request *r)
     show_queue(d);
 }
 
+void dispatch_begin(struct dispatch *d)
+{
+    d->load.queued++;
+    load_changed(&d->all->load);
+}
+
+void dispatch_submitted(struct dispatch *d, int change)
+{
+    d->load.queued -= (uint32_t)change;
+    d->load.ongoing += (uint32_t)change;
+    load_changed(&d->all->load);
+}
+
 void dispatch_done(struct dispatch *d)
 {
-    CHECK(d->open_requests > 0);
-    if (--d->open_requests > 0 || !d->closed)
+    CHECK(d->load.queued > 0);
+    d->load.queued--;
+    load_changed(&d->all->load);
+    if (d->load.queued + d->load.ongoing > 0 || !d->closed)
         return;
     queue_finish(&d->queue);
     xfree(d->name);
@@ -301,6 +321,13 @@ static void set_ongoing(struct dispatch *d, struct peer *p)
 static void show_queue(struct dispatch *d)
 {
     tally_queue(&d->tally, d->queue.len, d->queue.bytes);
+}
+
+// Control starts a replica when it hears of this.
+static void call_if_first(struct dispatch *d)
+{
+    if (d->queue.len == 1 && dispatch_ready(d) == 0)
+        load_call(&d->all->load, &d->load);
 }
 
 static void count_drained(struct dispatch *d, uint64_t now)

@@ -11,6 +11,7 @@
  * closed when one names it no more, freed when its last request has left. Thread   loop thread
  * only.
  */
+#include "serve/load.h"
 #include "serve/pick.h"
 #include "serve/queue.h"
 #include "serve/tally.h"
@@ -34,8 +35,9 @@ struct dispatch {
     struct tally tally;
     struct peer *peers[PICK_MAX];
     uint32_t n_peers;
-    uint32_t open_requests; // queued, resting or submitted
-    uint64_t random;        // state of the choices
+    // Each open request is in one of the two: `queued` (also resting) or `ongoing` (submitted).
+    struct load_entry load;
+    uint64_t random; // state of the choices
     struct {
         uint64_t since_ns, left, before; // requests that left the queue: in this span, in the last
     } drain;
@@ -65,5 +67,8 @@ void dispatch_put_back(struct dispatch *d, struct request *r); // at its place; 
 bool dispatch_open_elsewhere(const struct dispatch *d,
                              const struct peer *but);        // a free grant there?
 void dispatch_remove(struct dispatch *d, struct request *r); // from the queue
-void dispatch_done(struct dispatch *d);                      // one request less
+void dispatch_begin(struct dispatch *d);                     // one request more; it waits
+void dispatch_submitted(struct dispatch *d,
+                        int change);    // one more, or less, of those that wait is with a replica
+void dispatch_done(struct dispatch *d); // one of those that wait less
 void dispatch_pump(struct dispatch *d); // grants to those who wait, WANT for the rest

@@ -34,7 +34,8 @@ int inflight_init(struct inflight *all, uv_loop_t *loop, struct turn *turn, stru
     all->id_next = os_random() << 40;
     all->timer.data = all;
     all->log_item.run = flush_log;
-    return uv_timer_init(loop, &all->timer);
+    int rc = load_init(&all->load, loop);
+    return rc < 0 ? rc : uv_timer_init(loop, &all->timer);
 }
 
 void inflight_close(struct inflight *all)
@@ -50,6 +51,7 @@ void inflight_close(struct inflight *all)
     buf_finish(&all->scratch);
     turn_drop(&all->log_item);
     log_access_flush();
+    load_close(&all->load);
     uv_close((uv_handle_t *)&all->timer, NULL);
 }
 

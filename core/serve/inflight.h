@@ -20,6 +20,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/turn.h"
+#include "serve/load.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -49,6 +50,7 @@ struct inflight {
     uint32_t n_free, open; // open: in use, also those whose client left
     uint32_t waiting;      // open ones whose client is still there
     uint64_t id_next;
+    struct load load;   // what control hears
     struct buf scratch; // packed headers of a SUBMIT
     uint64_t armed_ns;  // what the timer is set to; UINT64_MAX = not
     uv_timer_t timer;

@@ -379,12 +379,14 @@ static int attach_control(struct ingress *i, int own_fd, struct err *err)
         return rc;
     }
     if (i->control) { // its end has not been read yet
+        load_attach(&i->inflight.load, NULL);
         i->control->ingress = NULL;
         link_close(&i->control->link, on_control_free);
     }
     c->ingress = i;
     i->control = c;
     tell_state(i);
+    load_attach(&i->inflight.load, &c->link);
     return 0;
 }
 
@@ -414,6 +416,7 @@ static void on_control_closed(struct link *l, const struct err *err)
         LOGW("link to control: %s", err->msg);
     if (i) {
         i->control = NULL;
+        load_attach(&i->inflight.load, NULL);
         if (!i->front.has_snapshot)
             uv_timer_start(&i->alone, on_alone, INGRESS_ALONE_MS, 0);
     }

@@ -54,7 +54,7 @@ void request_begin(struct inflight *all, struct dispatch *d, struct http_msg *m,
         r->deadline_ns = m->started_ns + (uint64_t)(all->timeout_s * (double)NS_PER_S);
     r->wait.deadline_ns = r->deadline_ns;
     r->wait.bytes = sizeof *r + buf_len(&m->body);
-    d->open_requests++;
+    dispatch_begin(d);
     all->waiting++;
     inflight_set_deadline(all, r);
     struct dispatch_refusal why;
@@ -184,6 +184,7 @@ void request_submit(struct request *r, struct peer *p)
     list_push(&p->requests, &r->node);
     map_put(&r->all->by_id, r->id, r);
     peer_set_used(p, +1);
+    dispatch_submitted(r->d, +1);
     if (!r->submitted_ns)
         r->submitted_ns = clock_now_ns();
     r->window = WIRE_WINDOW;
@@ -341,6 +342,7 @@ void request_leave_peer(struct request *r)
     list_remove(&r->alarm);
     map_take(&r->all->by_id, r->id);
     peer_set_used(r->peer, -1);
+    dispatch_submitted(r->d, -1);
     r->peer = NULL;
     r->state = RQ_RESTING;
 }
