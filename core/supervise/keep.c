@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "supervise/keep.h"
 
+#include "abi/plugin.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
@@ -14,6 +15,8 @@
 #include <unistd.h>
 
 static struct spec *find_spec(struct supervisor *s, const char *name);
+static int check_room(struct supervisor *s, const char *name, const struct spec *old, size_t bytes,
+                      struct err *err);
 static struct spec *add_spec(struct supervisor *s, const char *name);
 static void close_spec(struct spec *spec);
 static void start(struct spec *spec);
@@ -26,15 +29,16 @@ static void fill_in(struct grave *g);
 
 static const struct child_ops ops = {.on_frame = obey_frame, .on_end = on_end};
 
-void keep_spec(struct supervisor *s, const char *name, enum wire_role role, uint32_t place,
-               bool restart, struct bytes orders)
+int keep_spec(struct supervisor *s, const char *name, enum wire_role role, uint32_t place,
+              bool restart, struct bytes orders, struct err *err)
 {
     struct spec *spec = find_spec(s, name);
     bool is_new = !spec;
+    int rc = check_room(s, name, spec, orders.n, err);
+    if (rc < 0)
+        return rc;
     if (is_new)
         spec = add_spec(s, name);
-    if (!spec)
-        return;
     spec->role = role;
     spec->place = place;
     spec->restart = restart;
@@ -42,6 +46,7 @@ void keep_spec(struct supervisor *s, const char *name, enum wire_role role, uint
     buf_put(&spec->orders, orders.p, orders.n);
     if (is_new)
         start(spec);
+    return 0;
 }
 
 void keep_replace(struct supervisor *s, const char *name)
@@ -91,6 +96,12 @@ void keep_close(struct supervisor *s)
         fill_in(CONTAINER_OF(n, struct grave, node));
 }
 
+struct bytes keep_orders(const struct spec *spec)
+{
+    size_t n = buf_len(&spec->orders);
+    return (struct bytes){n ? buf_head(&spec->orders) : "", n};
+}
+
 struct child *keep_find(struct supervisor *s, uint64_t child_id)
 {
     list_for_each (n, &s->children) {
@@ -121,17 +132,34 @@ static struct spec *find_spec(struct supervisor *s, const char *name)
     return NULL;
 }
 
-static struct spec *add_spec(struct supervisor *s, const char *name)
+// `old`: the spec whose orders these replace, or NULL.
+static int check_room(struct supervisor *s, const char *name, const struct spec *old, size_t bytes,
+                      struct err *err)
 {
     size_t have = 0;
-    list_for_each (n, &s->specs)
+    list_for_each (n, &s->specs) {
+        const struct spec *spec = CONTAINER_OF(n, struct spec, node);
+        bytes += spec == old ? 0 : buf_len(&spec->orders);
         have++;
-    if (have >= KEEP_SPECS_MAX || strlen(name) >= CHILD_NAME_MAX) {
-        LOGE("'%s' is not started: %zu processes are kept running (most: %d), and a name has at "
-             "most %d bytes",
-             name, have, KEEP_SPECS_MAX, CHILD_NAME_MAX - 1);
-        return NULL;
     }
+    if (strlen(name) >= CHILD_NAME_MAX)
+        return err_set(err, SV_E_INVALID, "a name of %zu bytes (at most %d)", strlen(name),
+                       CHILD_NAME_MAX - 1);
+    if (!old && have >= KEEP_SPECS_MAX)
+        return err_set(err, SV_E_OVERLOADED,
+                       "'%s' is not started: %zu processes are kept running "
+                       "(at most %d)",
+                       name, have, KEEP_SPECS_MAX);
+    if (bytes > KEEP_ORDERS_MAX)
+        return err_set(err, SV_E_OVERLOADED,
+                       "'%s' is not started: the orders of all processes "
+                       "would be %zu bytes (at most %d)",
+                       name, bytes, KEEP_ORDERS_MAX);
+    return 0;
+}
+
+static struct spec *add_spec(struct supervisor *s, const char *name)
+{
     struct spec *spec = xcalloc(1, sizeof *spec);
     spec->s = s;
     snprintf(spec->name, sizeof spec->name, "%s", name);
@@ -151,12 +179,6 @@ static void close_spec(struct spec *spec)
 {
     list_remove(&spec->node);
     uv_close((uv_handle_t *)&spec->timer, on_spec_closed);
-}
-
-static struct bytes orders_of(const struct spec *spec)
-{
-    size_t n = buf_len(&spec->orders);
-    return (struct bytes){n ? buf_head(&spec->orders) : "", n};
 }
 
 static void give_listener(struct supervisor *s, struct child *c, uint32_t place)
@@ -186,7 +208,7 @@ static void start(struct spec *spec)
                                     .id = s->next_child_id++,
                                     .generation = spec->generation,
                                     .state_dir = s->state_dir,
-                                    .orders = orders_of(spec),
+                                    .orders = keep_orders(spec),
                                     .fold_fd = s->fold_fd,
                                     .ops = &ops,
                                     .ctx = s};

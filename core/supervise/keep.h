@@ -13,7 +13,11 @@
 #include "supervise/restart.h"
 #include "supervise/supervisor.h"
 
-enum { KEEP_GRAVES_MAX = 256, KEEP_SPECS_MAX = 4096 };
+enum {
+    KEEP_GRAVES_MAX = 256,
+    KEEP_SPECS_MAX = 4096,
+    KEEP_ORDERS_MAX = 32 << 20 // bytes of orders of all specs: the answer to LIST holds them all
+};
 enum { RESTART_RETIRED = -2 }; // died.restart_in_ms
 
 struct spec {
@@ -43,13 +47,14 @@ struct grave {
 };
 
 // Makes the spec, or gives it new orders for the next start. Starts it when it is new.
-void keep_spec(struct supervisor *s, const char *name, enum wire_role role, uint32_t place,
-               bool restart, struct bytes orders);
+int keep_spec(struct supervisor *s, const char *name, enum wire_role role, uint32_t place,
+              bool restart, struct bytes orders, struct err *err);
 // A second child beside the first, which from now on is not started again.
 void keep_replace(struct supervisor *s, const char *name);
 void keep_retire(struct supervisor *s, const char *name, uint64_t child_id);
 void keep_bury(struct supervisor *s, uint64_t child_id);
 void keep_close(struct supervisor *s); // at the end: all specs and graves
 
+struct bytes keep_orders(const struct spec *spec);                // borrowed until its next orders
 struct child *keep_find(struct supervisor *s, uint64_t child_id); // NULL: gone
 struct grave *keep_find_grave(struct supervisor *s, uint64_t child_id);

@@ -54,8 +54,7 @@ static int on_spec(struct supervisor *s, const struct wire_frame *f, struct err 
     if (m.role == ROLE_INGRESS && m.place >= s->listeners.n)
         return err_set(err, -400, "'%s' has place %u, but there are %u listeners", m.name, m.place,
                        s->listeners.n);
-    keep_spec(s, m.name, m.role, m.place, m.restart != 0, m.orders);
-    return 0;
+    return keep_spec(s, m.name, m.role, m.place, m.restart != 0, m.orders, err);
 }
 
 static int on_retire(struct supervisor *s, const struct wire_frame *f, struct err *err)
@@ -83,6 +82,16 @@ static int on_kill(struct supervisor *s, const struct wire_frame *f, struct err 
     return 0;
 }
 
+static void say_spec(struct supervisor *s, const struct spec *spec)
+{
+    wire_put_spec(&s->control->link.out, 0, 0,
+                  &(struct wire_spec){.name = spec->name,
+                                      .role = spec->role,
+                                      .place = spec->place,
+                                      .restart = spec->restart,
+                                      .orders = keep_orders(spec)});
+}
+
 static int on_list(struct supervisor *s, const struct wire_frame *f, struct err *err)
 {
     struct wire_list m;
@@ -91,6 +100,11 @@ static int on_list(struct supervisor *s, const struct wire_frame *f, struct err 
         return rc;
     uint32_t count = 0;
     s->control_listed = true;
+    list_for_each (n, &s->specs) {
+        const struct spec *spec = CONTAINER_OF(n, struct spec, node);
+        if (spec->role != ROLE_CONTROL)
+            say_spec(s, spec);
+    }
     list_for_each (n, &s->children) {
         const struct child *c = CONTAINER_OF(n, struct child, node);
         if (c == s->control || c->ended)

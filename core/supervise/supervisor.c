@@ -49,7 +49,9 @@ int supervisor_main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     watch(&s);
-    keep_spec(&s, "control", ROLE_CONTROL, 0, true, (struct bytes){s.orders, strlen(s.orders)});
+    if (keep_spec(&s, "control", ROLE_CONTROL, 0, true, (struct bytes){s.orders, strlen(s.orders)},
+                  &err) < 0)
+        BUG("the first spec is refused: %s", err.msg); // argv is smaller than KEEP_ORDERS_MAX
     uv_run(&s.loop, UV_RUN_DEFAULT);
     LOGI("stopped");
     close_all(&s);
