@@ -327,7 +327,7 @@ struct place conf_where_of(const struct conf_deployment *d, const char *dotted)
 
 // --- who may connect
 
-static bool is_loopback(const char *host)
+bool conf_is_loopback(const char *host)
 {
     struct in_addr v4;
 
@@ -343,7 +343,7 @@ int conf_host_check(struct conf_file *f, bool strict, struct err *err)
     bool from_file = host && host->text && strcmp(host->text, f->http.host) == 0;
     struct place at = from_file ? host->at : (struct place){"--host", 0, 0};
 
-    if (is_loopback(f->http.host) || f->http.allow_unauthenticated)
+    if (conf_is_loopback(f->http.host) || f->http.allow_unauthenticated)
         return 0;
     const char *text = arena_printf(
         &f->arena,

@@ -56,6 +56,11 @@ struct conf_http {
     double write_timeout_s; // ours: 30: a client that takes nothing for so long is cut off
 };
 
+struct conf_admin {   // ours: the admin API on TCP
+    const char *host; // 127.0.0.1; loopback alone
+    uint32_t port;    // 8265; 0 = the socket in the state folder alone
+};
+
 struct conf_logging {
     bool json;       // encoding: TEXT | JSON
     int level;       // enum log_level; log_level: DEBUG INFO WARNING ERROR
@@ -109,6 +114,7 @@ struct conf_file {
     struct arena arena;
     const char *path, *dir; // dir: relative paths in `config:` start here; "" = current folder
     struct conf_http http;
+    struct conf_admin admin;
     struct conf_logging logging;
     double orphan_timeout_s; // 60
     struct conf_app *apps;
@@ -146,6 +152,8 @@ int conf_check_options(struct conf_file *f, const struct conf_deployment *d,
 // with '-' for '_'. Messages name --KEY where a file's would name a line.
 int conf_from_flags(const char *plugin, const char *const *keys, const char *const *values,
                     uint32_t n, struct conf_file *ret, struct err *err);
+
+bool conf_is_loopback(const char *host); // "localhost" or a numeric address
 
 // Everybody who reaches another address than loopback may use the models, since no keys are set:
 // strict refuses that unless http.allow_unauthenticated, else it is a warning in f->report.

@@ -15,6 +15,7 @@ static const char name_chars[] =
 enum { AUTO_MAX_REPLICAS = 100 }; // Ray's num_replicas: auto
 
 static void check_host(struct conf_file *f);
+static void check_admin(struct conf_file *f);
 static void check_bodies(struct conf_file *f);
 static void check_prefix(struct conf_file *f, struct place at, const char *key, const char *prefix);
 static void check_app(struct conf_file *f, struct conf_app *app, const struct yaml_node *node);
@@ -54,6 +55,7 @@ void cross_check(struct conf_file *f)
     const struct yaml_node *http = yaml_get(f->root, "http_options");
 
     check_host(f);
+    check_admin(f);
     check_bodies(f);
     if (*f->http.root_path)
         check_prefix(f, place_in(http, "root_path"), "root_path", f->http.root_path);
@@ -89,6 +91,18 @@ static void check_host(struct conf_file *f)
     report_error(f->report, place_in(yaml_get(f->root, "http_options"), "host"),
                  "'host' wants an address such as 127.0.0.1, 0.0.0.0, ::1 or localhost, not '%s'",
                  host);
+}
+
+// Whoever reaches it may run any plugin, that is any code.
+static void check_admin(struct conf_file *f)
+{
+    if (conf_is_loopback(f->admin.host))
+        return;
+    report_error(f->report, place_in(yaml_get(f->root, "admin"), "host"),
+                 "'host' of the admin API wants a loopback address such as 127.0.0.1, ::1 or "
+                 "localhost, not '%s': whoever reaches it decides what this server runs; forward a "
+                 "port to it instead",
+                 f->admin.host);
 }
 
 // --- names and prefixes

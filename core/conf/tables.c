@@ -74,6 +74,24 @@ const struct field_table conf_http_table = {
     .fields = http_fields,
 };
 
+static const struct field admin_fields[] = {
+    FIELD(conf_admin, host, TEXT, .def = "127.0.0.1", .flags = FIELD_OURS,
+          .doc = "A loopback address: everybody on this machine who reaches it decides what is "
+                 "served."),
+    FIELD(conf_admin, port, WHOLE, .max = 65535, .def = "8265", .flags = FIELD_OURS,
+          .doc = "TCP port. 0: none, the socket in the state folder alone."),
+    {0},
+};
+
+static const struct field_table admin_table = {
+    .name = "admin",
+    .doc = "The API to deploy and to ask, at `/api/serve/applications/`; the commands use the "
+           "socket `control.sock` in the state folder unless they are told otherwise. Read once, "
+           "when the server starts.",
+    .size = sizeof(struct conf_admin),
+    .fields = admin_fields,
+};
+
 static const char *const encodings[] = {"TEXT", "JSON", NULL};
 static const char *const levels[] = {"DEBUG", "INFO", "WARNING", "ERROR", NULL};
 
@@ -307,6 +325,8 @@ static const struct field_table app_table = {
 static const struct field root_fields[] = {
     FIELD_AS(conf_file, http, "http_options", TABLE, .table = &conf_http_table,
              .flags = FIELD_NULLABLE, .doc = "How clients reach the server."),
+    FIELD(conf_file, admin, TABLE, .table = &admin_table, .flags = FIELD_NULLABLE | FIELD_OURS,
+          .doc = "Where the admin API listens."),
     FIELD_AS(conf_file, logging, "logging_config", TABLE, .table = &logging_table,
              .flags = FIELD_NULLABLE, .doc = "What the server writes."),
     FIELD(conf_file, orphan_timeout_s, SECONDS, .min = 1, .max = DAY, .def = "60",
