@@ -26,10 +26,26 @@ static struct slots_peer *peer_at(struct slots *s, uint32_t peer)
     return &s->peers[peer];
 }
 
+// Slots that nobody holds any more.
+static void regain(struct slots *s, uint32_t n)
+{
+    uint32_t paid = n < s->over ? n : s->over;
+    s->over -= paid;
+    s->free += n - paid;
+}
+
+void slots_resize(struct slots *s, uint32_t cap)
+{
+    uint32_t out = s->cap + s->over - s->free; // lent and used
+    s->cap = cap;
+    s->over = out > cap ? out - cap : 0;
+    s->free = out > cap ? 0 : cap - out;
+}
+
 void slots_leave(struct slots *s, uint32_t peer)
 {
     struct slots_peer *p = peer_at(s, peer);
-    s->free += p->granted;
+    regain(s, p->granted);
     *p = (struct slots_peer){.taken = p->used > 0, .used = p->used};
 }
 
@@ -48,7 +64,7 @@ void slots_end(struct slots *s, uint32_t peer)
     struct slots_peer *p = peer_at(s, peer);
     CHECK(p->used > 0);
     p->used--;
-    s->free++;
+    regain(s, 1);
     p->taken = p->on || p->used > 0;
 }
 
@@ -83,7 +99,7 @@ bool slots_give(struct slots *s, uint32_t peer, uint32_t count, uint64_t now)
     if (!honest)
         count = p->granted;
     p->granted -= count;
-    s->free += count;
+    regain(s, count);
     p->asked = false;
     if (p->granted > 0)
         p->quiet_ns = now + SLOTS_QUIET_NS;
@@ -165,7 +181,7 @@ static void lend_evenly(struct slots *s, uint32_t *granted)
     }
 }
 
-// How many to ask back in all: what is wanted and not on its way back already.
+// How many to ask back in all: what is wanted or above the cap, and not on its way back already.
 static uint32_t missing(const struct slots *s)
 {
     uint64_t want = 0, coming = 0;
@@ -174,8 +190,8 @@ static uint32_t missing(const struct slots *s)
         coming += s->peers[i].asked ? s->peers[i].granted : 0;
     }
     if (s->closed)
-        return s->cap;
-    want = want > s->cap ? s->cap : want;
+        return s->cap + s->over;
+    want = (want > s->cap ? s->cap : want) + s->over;
     return want > coming ? (uint32_t)(want - coming) : 0;
 }
 

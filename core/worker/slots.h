@@ -3,8 +3,10 @@
 /*
  * slots - who may use the places of this worker: the owner's book of `max_ongoing_requests`.
  *
- * Law     free + sum(granted[i] + used[i]) == cap, always. So no more than cap requests are ever
- *         here, however many ingresses there are.
+ * Law     free + sum(granted[i] + used[i]) == cap + over, always; over > 0 only while free == 0.
+ *         So no more than cap requests are ever here, however many ingresses there are, but for
+ *         those that a smaller cap found here: `over` is what it waits for. What comes back pays
+ *         that off first, and unused grants are asked back for it.
  * Policy  a free slot goes to the want with the earliest deadline; a want without one counts as
  *         SLOTS_PATIENCE_NS after it was said, so it grows more urgent and nobody starves. Wants
  *         within SLOTS_TIE_NS of the earliest share by how much each still wants (a smooth weighted
@@ -44,6 +46,7 @@ struct slots_peer {
 
 struct slots {
     uint32_t cap, free;
+    uint32_t over;     // lent or used above cap since it shrank
     uint32_t top;      // peers[0, top) may be in use
     bool closed;       // nothing is lent, everything is asked back
     uint64_t again_ns; // decide again then, if nothing happens before; 0: no need
@@ -64,6 +67,8 @@ void slots_want(struct slots *s, uint32_t peer, uint32_t count, uint64_t deadlin
 bool slots_give(struct slots *s, uint32_t peer, uint32_t count,
                 uint64_t now);                  // false: more than it held
 void slots_close(struct slots *s, bool closed); // drain, or not healthy
+// A new cap, at once: a larger one lends more, a smaller one holds as grants and requests end.
+void slots_resize(struct slots *s, uint32_t cap);
 
 // At most one grant and one recall for each peer: room for 2 * SLOTS_PEERS. How many were written.
 uint32_t slots_decide(struct slots *s, uint64_t now, struct slots_act *out);

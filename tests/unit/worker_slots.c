@@ -2,7 +2,8 @@
 // One row is one test of the policy: `j` a peer joins (a, b, c in order), `la` leaves, `wa3` wants
 // 3
 // (`wa3@9` by deadline 9), `sa` submits, `ea` ends one, `ga2` gives back, `x`/`o` close and open,
-// `+5` lets 5 ms pass, `?` decides: its grants print as `a2`, its recalls as `a2!`.
+// `r3` makes the cap 3, `+5` lets 5 ms pass, `?` decides: its grants print as `a2`, its recalls as
+// `a2!`.
 #include "base/clock.h"
 #include "worker/slots.h"
 
@@ -45,6 +46,18 @@ static const struct row {
     {"want lowers by each grant", 2, "j j wa3 ? wb1 ?", "a2"},
     {"who asks together shares by how much it wants", 8, "j j x o wa12 wb4 ?", "a6 b2"},
     {"a peer that wants no more is out", 2, "j j wa2 wa0 wb2 ?", "b2"},
+    {"a larger cap is lent at once", 2, "j ? r5 ?", "a2 a3"},
+    {"to those who want it first", 2, "j j ? wb1 ? r3 ?", "a1 b1 a1! b1"},
+    {"a smaller cap asks unused grants back", 8, "j ? r3 ? ga5 ?", "a8 a5!"},
+    {"evenly spread ones too", 8, "j j ? r3 ? ga4 gb1 ?", "a4 b4 a4! b1!"},
+    {"free slots go first", 4, "j j r3 ? r2 ?", "a1 b1"},
+    {"used ones as they end", 3, "j ? sa sa sa r1 ? ea ? ea ? ea ?", "a3 a1"},
+    {"then the new cap is lent again", 3, "j ? sa sa r2 ? ga1 ea ? ea ?", "a3 a1! a1 a1"},
+    {"who wants waits until it has shrunk", 2, "j j ? sa sb r1 wa1 ? ea ? eb ?", "a1 b1 a1"},
+    {"what a leaving peer held pays it off", 4, "j j ? r1 la ? wb1 ?", "a2 b2 b1!"},
+    {"smaller, and larger before it took hold", 4, "j ? sa sa sa sa r1 r3 ea ? ea ?", "a4 a1"},
+    {"to its old size and all is as before", 4, "j ? sa r1 r4 ea ?", "a4 a1"},
+    {"closed while it shrinks: all is asked back", 4, "j ? sa r2 x ?", "a4 a3!"},
 };
 
 static void print_acts(const struct slots_act *acts, uint32_t n, char *got)
@@ -57,6 +70,12 @@ static void print_acts(const struct slots_act *acts, uint32_t n, char *got)
 static uint32_t sum(const struct slots *s)
 {
     return s->free + slots_used(s) + slots_granted(s);
+}
+
+static void check_law(const struct slots *s)
+{
+    assert_int_equal(sum(s), s->cap + s->over);
+    assert_true(s->over == 0 || s->free == 0);
 }
 
 static void step(struct slots *s, const char *word, uint64_t *now, char *got)
@@ -89,13 +108,16 @@ static void step(struct slots *s, const char *word, uint64_t *now, char *got)
     case 'o':
         slots_close(s, false);
         break;
+    case 'r':
+        slots_resize(s, (uint32_t)atoi(word + 1));
+        break;
     case '+':
         *now += (uint64_t)atoi(word + 1) * NS_PER_MS;
         break;
     default:
         print_acts(acts, slots_decide(s, *now, acts), got);
     }
-    assert_int_equal(sum(s), s->cap);
+    check_law(s);
 }
 
 static void run_row(void **state)
@@ -189,16 +211,20 @@ static void sim_step(struct slots *s, struct sim_peer *peers, uint64_t *seed, ui
     }
 }
 
-static void test_random(void **state)
+// `resizes`: the cap changes every now and then; what is above it must be gone in time.
+static void run_life(bool resizes)
 {
-    (void)state;
     for (uint64_t first = 1; first <= 40; first++) {
         uint64_t seed = first, now = 1;
         struct slots s;
         struct sim_peer peers[PEERS] = {0};
-        uint32_t cap = 1 + next_random(&seed, 12);
+        uint32_t cap = 1 + next_random(&seed, 12), shrinking = 0;
         slots_init(&s, cap);
         for (int i = 0; i < STEPS; i++) {
+            if (resizes && next_random(&seed, 400) == 0) {
+                cap = 1 + next_random(&seed, 12);
+                slots_resize(&s, cap);
+            }
             now += next_random(&seed, 2) ? NS_PER_MS / 4 : NS_PER_MS * 2;
             sim_step(&s, peers, &seed, now);
             take_acts(&s, peers, now);
@@ -209,15 +235,30 @@ static void test_random(void **state)
                 running += peers[k].on ? peers[k].running : 0;
             }
             take_acts(&s, peers, now);
-            assert_int_equal(sum(&s), cap);
+            check_law(&s);
+            assert_int_equal(s.cap, cap);
             assert_int_equal(running, slots_used(&s));
-            assert_true(running <= cap);
+            assert_true(running <= cap + s.over);
+            shrinking = s.over ? shrinking + 1 : 0;
+            assert_true(shrinking < 600);
         }
         // Nobody may wait longer than it takes to serve what can be before it, several times over:
         // a step is about 1 ms and ends a request now and then.
         for (int k = 0; k < PEERS; k++)
             assert_true(peers[k].longest_ns < 4000 * NS_PER_MS);
     }
+}
+
+static void test_random(void **state)
+{
+    (void)state;
+    run_life(false);
+}
+
+static void test_random_caps(void **state)
+{
+    (void)state;
+    run_life(true);
 }
 
 // One peer floods, another asks for one slot now and then: it must not starve.
@@ -270,13 +311,14 @@ static void test_dishonest(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[sizeof rows / sizeof *rows + 3];
+    struct CMUnitTest tests[sizeof rows / sizeof *rows + 4];
     size_t n = 0;
     for (; n < sizeof rows / sizeof *rows; n++)
         tests[n] = (struct CMUnitTest){.name = rows[n].name,
                                        .test_func = run_row,
                                        .initial_state = (void *)(uintptr_t)&rows[n]};
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_random);
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_random_caps);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_no_starving);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_dishonest);
     return cmocka_run_group_tests(tests, NULL, NULL);
