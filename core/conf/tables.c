@@ -315,7 +315,7 @@ static const struct field app_fields[] = {
     {0},
 };
 
-static const struct field_table app_table = {
+const struct field_table conf_app_table = {
     .name = "applications[]",
     .doc = "A plugin behind a route prefix.",
     .size = sizeof(struct conf_app),
@@ -332,7 +332,7 @@ static const struct field root_fields[] = {
     FIELD(conf_file, orphan_timeout_s, SECONDS, .min = 1, .max = DAY, .def = "60",
           .flags = FIELD_OURS,
           .doc = "Without a supervisor the other processes serve on this long, then drain."),
-    FIELD_AS(conf_file, apps, "applications", LIST, .table = &app_table,
+    FIELD_AS(conf_file, apps, "applications", LIST, .table = &conf_app_table,
              .count = offsetof(struct conf_file, n_apps), .items_max = CONF_APPS_MAX,
              .flags = FIELD_REQUIRED, .reload = RELOAD_NONE,
              .doc = "What is served; [] is nothing."),

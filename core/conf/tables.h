@@ -5,4 +5,5 @@
  */
 #include "conf/field.h"
 
-extern const struct field_table conf_root_table, conf_http_table, conf_deployment_table;
+extern const struct field_table conf_root_table, conf_http_table, conf_app_table,
+    conf_deployment_table;
