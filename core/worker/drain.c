@@ -45,7 +45,7 @@ void drain_turn(struct hub *h)
     uint64_t now = clock_now_ns(), spent = now - d->since_ns;
     if (d->phase == DRAIN_GRANTS &&
         (slots_granted(&h->slots) == 0 || spent > DRAIN_GRANTS_MS * NS_PER_MS)) {
-        hub_call(h, CALL_DRAIN, d->deadline_ns);
+        hub_call(h, &(struct call){.kind = CALL_DRAIN, .deadline_ns = d->deadline_ns});
         enter(h, DRAIN_WORK, now);
     }
     if (d->phase == DRAIN_WORK && h->in_flight > 0 && now >= d->deadline_ns) {
@@ -57,7 +57,7 @@ void drain_turn(struct hub *h)
     if (late)
         LOGE("drain: the plugin did not end %u cancelled requests", h->in_flight);
     if ((d->phase == DRAIN_WORK || d->phase == DRAIN_CANCEL) && (h->in_flight == 0 || late)) {
-        hub_call(h, CALL_STOP, 0);
+        hub_call(h, &(struct call){.kind = CALL_STOP});
         enter(h, DRAIN_STOP, now);
     }
     if (d->phase == DRAIN_STOP && now - d->since_ns > DRAIN_STOP_MS * NS_PER_MS) {

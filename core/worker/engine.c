@@ -622,7 +622,7 @@ static void stop(struct engine_thread *t)
 static void on_call(struct engine_thread *t, struct call *c)
 {
     struct engine *e = t->engine;
-    char text[HOST_TEXT_MAX];
+    char text[HOST_TEXT_MAX], plain[64];
     int rc = 0;
     host_clear_text(&e->host);
     switch (c->kind) {
@@ -645,6 +645,14 @@ static void on_call(struct engine_thread *t, struct call *c)
         break;
     case CALL_STOP:
         stop(t);
+        break;
+    case CALL_RECONFIGURE:
+        engine_enter(t, PD_RECONFIGURE);
+        rc = e->plugin.d.reconfigure(e->self, c->cfg);
+        engine_leave(t);
+        snprintf(plain, sizeof plain, "reconfigure() returned %d", rc);
+        engine_event(e, EVENT_CHANGED, rc, 0, rc < 0 ? host_text(&e->host, plain, text) : NULL);
+        check_code(e, rc, "reconfigure");
         break;
     }
     xfree(c);

@@ -34,6 +34,7 @@ enum event_kind {
     EVENT_HEALTH,   // code of health()
     EVENT_DRAINED,  // drain() has returned
     EVENT_STOPPED,  // unload() and destroy() have returned
+    EVENT_CHANGED,  // reconfigure() has returned: code and text
 };
 struct event {
     struct list node;
@@ -43,11 +44,12 @@ struct event {
     char text[512];
 };
 
-enum call_kind { CALL_START, CALL_HEALTH, CALL_DRAIN, CALL_STOP };
+enum call_kind { CALL_START, CALL_HEALTH, CALL_DRAIN, CALL_STOP, CALL_RECONFIGURE };
 struct call {
     struct mail mail;
     enum call_kind kind;
-    uint64_t deadline_ns;
+    uint64_t deadline_ns;     // CALL_DRAIN
+    const struct sv_cfg *cfg; // CALL_RECONFIGURE; borrowed, outlives the instance
 };
 
 struct run { // one batch for one call of run()
@@ -73,7 +75,7 @@ struct engine_thread {
 };
 
 struct engine {
-    const struct orders *orders; // borrowed, constant
+    const struct orders *orders; // borrowed; after EVENT_READY the I/O thread's own
     struct page *page;           // borrowed
     struct plugin plugin;
     void *self; // the plugin's

@@ -8,6 +8,7 @@
 #include "obs/log.h"
 #include "obs/metrics.h"
 #include "worker/answer.h"
+#include "worker/change.h"
 #include "worker/crash.h"
 #include "worker/liveness.h"
 #include "worker/neighbour.h"
@@ -40,6 +41,7 @@ int hub_init(struct hub *h, struct page *page, struct err *err)
     list_init(&h->limbo);
     list_init(&h->mails);
     slots_init(&h->slots, 0);
+    batch_init(&h->batch, &(struct batch_conf){.max = 1});
     slots_close(&h->slots, true);
     h->alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     int rc = h->alarm_fd < 0 ? UV_EMFILE : uv_loop_init(&h->loop);
@@ -122,12 +124,11 @@ void hub_mail(struct hub *h, struct request *r, uint32_t todo)
         list_push(&h->mails, &r->mail.node);
 }
 
-void hub_call(struct hub *h, enum call_kind kind, uint64_t deadline_ns)
+void hub_call(struct hub *h, const struct call *what)
 {
     struct call *c = xcalloc(1, sizeof *c);
-    c->mail.kind = MAIL_CALL;
-    c->kind = kind;
-    c->deadline_ns = deadline_ns;
+    *c = *what;
+    c->mail = (struct mail){.kind = MAIL_CALL};
     list_push(&h->mails, &c->mail.node);
 }
 
@@ -377,42 +378,33 @@ static void on_turn(uv_prepare_t *p)
 
 /* ---- what the instance says ---- */
 
-static uint32_t default_cap(const struct hub *h, uint32_t max_batch)
+void hub_set_numbers(struct hub *h)
 {
     const struct engine *e = &h->engine;
-    uint32_t by_batch = 2 * max_batch * e->concurrency;
-    if (e->plan.max_inflight)
-        return e->plan.max_inflight;
-    return e->plugin.d.run && by_batch > 5 ? by_batch : 5;
+    struct orders_numbers n = orders_numbers(&h->orders, &e->plan, e->plugin.d.run, e->concurrency);
+    if (h->orders.max_ongoing > n.cap)
+        LOGW("max_ongoing_requests %u is more than the plugin takes; it is %u",
+             h->orders.max_ongoing, n.cap);
+    h->batch.conf = (struct batch_conf){.max = n.max_batch, .wait_ns = n.batch_wait_ns};
+    slots_resize(&h->slots, n.cap);
 }
 
 static void become_ready(struct hub *h)
 {
     struct engine *e = &h->engine;
-    struct orders *o = &h->orders;
     struct err err = {0};
-    uint32_t max = o->max_batch ? o->max_batch : e->plan.max_batch ? e->plan.max_batch : 1;
-    double wait_s = o->batch_wait_s < 0 ? e->plan.batch_wait_us / 1e6 : o->batch_wait_s;
-    max = max < BATCH_MAX ? max : BATCH_MAX;
-    uint32_t cap = o->max_ongoing ? o->max_ongoing : default_cap(h, max);
-    if (e->plan.max_inflight && cap > e->plan.max_inflight) {
-        LOGW("max_ongoing_requests %u is more than the plugin takes; it is %u", cap,
-             e->plan.max_inflight);
-        cap = e->plan.max_inflight;
-    }
-    cap = cap < PAGE_REQUESTS ? cap : PAGE_REQUESTS;
-    batch_init(&h->batch, &(struct batch_conf){.max = max, .wait_ns = ns_of(wait_s)});
+    hub_set_numbers(h);
     for (uint32_t i = 1; i < e->concurrency; i++)
         if (engine_thread_start(e, i, &err) < 0)
             hub_die(h, WORKER_EXIT_FAILED, "%s", err.msg);
     atomic_store(&h->page->n_threads, e->n_threads);
     if (h->drain.phase != DRAIN_NONE)
         return;
-    h->slots.cap = h->slots.free = cap;
     slots_close(&h->slots, false);
     h->progress = 1;
     hub_set_state(h, WS_READY, "");
-    LOGI("ready: plugin %s, %u slots", h->page->plugin, cap);
+    LOGI("ready: plugin %s, %u slots", h->page->plugin, h->slots.cap);
+    change_next(h);
 }
 
 static void on_health(struct hub *h, const struct event *ev)
@@ -458,6 +450,9 @@ static void on_event(struct hub *h, struct event *ev)
         break;
     case EVENT_STOPPED:
         drain_stopped(h);
+        break;
+    case EVENT_CHANGED:
+        change_done(h, ev->code, ev->text);
         break;
     }
 }
@@ -515,7 +510,7 @@ static void check_health(struct hub *h, uint64_t now)
         now - h->asked_health_ns < period)
         return;
     h->asking_health = true;
-    hub_call(h, CALL_HEALTH, 0);
+    hub_call(h, &(struct call){.kind = CALL_HEALTH});
 }
 
 static void on_tick(uv_timer_t *t)
@@ -565,7 +560,7 @@ static int boot(struct hub *h, const struct wire_frame *f, struct err *err)
     hub_set_state(h, WS_STARTING, "");
     rc = engine_thread_start(&h->engine, 0, err);
     if (rc == 0)
-        hub_call(h, CALL_START, 0);
+        hub_call(h, &(struct call){.kind = CALL_START});
     return rc;
 }
 

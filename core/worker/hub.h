@@ -13,6 +13,7 @@
 #include "wire/link.h"
 #include "worker/batch.h"
 #include "worker/capture.h"
+#include "worker/change.h"
 #include "worker/drain.h"
 #include "worker/engine.h"
 #include "worker/slots.h"
@@ -60,6 +61,7 @@ struct hub {
     uint64_t asked_health_ns;
     bool asking_health;
     struct drain drain;
+    struct change change;
     uint64_t told_ns; // control, last time
     struct page_metric *batch_size, *batches[BATCH_REASONS], *cancelled;
 };
@@ -68,7 +70,8 @@ int hub_init(struct hub *h, struct page *page, struct err *err);
 int hub_run(struct hub *h, const char *name, struct err *err); // never returns 0
 
 void hub_mail(struct hub *h, struct request *r, uint32_t todo); // for the first instance thread
-void hub_call(struct hub *h, enum call_kind kind, uint64_t deadline_ns);
+void hub_call(struct hub *h, const struct call *what);          // its mail is filled in
+void hub_set_numbers(struct hub *h);              // slots and batches as orders and plan say now
 void hub_queue(struct hub *h, struct request *r); // it is whole: into the batch, or to submit()
 void hub_cancel(struct hub *h, struct request *r, enum wire_why why);
 void hub_set_state(struct hub *h, enum wire_status state, const char *text);

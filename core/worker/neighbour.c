@@ -89,6 +89,7 @@ static void leave(struct neighbour *n)
     size_t pos = 0;
     n->gone = true;
     list_remove(&n->node);
+    change_forget(h, n);
     for (uint32_t i = 0; i < n->n_frees; i++)
         page_request_free(h->page, n->frees[i].slot);
     if (n->ingress) {
@@ -129,6 +130,8 @@ static int take_frame(struct neighbour *n, const struct wire_frame *f, struct er
     struct wire_drain drain;
     int rc;
     if (!n->ingress) {
+        if (f->head.kind == WIRE_orders)
+            return change_take(h, n, f, err);
         if (f->head.kind != WIRE_drain)
             return 0;
         if ((rc = wire_get_drain(f, &drain, err)) >= 0)

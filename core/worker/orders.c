@@ -3,6 +3,7 @@
 
 #include "abi/plugin.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "wire/page.h"
@@ -11,6 +12,7 @@
 #include <cjson/cJSON.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 static const struct {
     const char *key;
@@ -44,16 +46,16 @@ static const struct {
     const char *key;
     size_t at;
     double fallback, max;
-    bool wide;
+    bool wide, fixed; // fixed: for the life of a worker
 } counts[] = {
-    {"max_ongoing_requests", offsetof(struct orders, max_ongoing), 0, PAGE_REQUESTS, false},
-    {"max_batch_size", offsetof(struct orders, max_batch), 0, BATCH_MAX, false},
-    {"concurrency", offsetof(struct orders, concurrency), 0, PAGE_THREADS - 1, false},
-    {"max_response_buffer_bytes", offsetof(struct orders, max_response_buffer), 4 << 20, 1e12,
-     true},
-    {"max_body_bytes", offsetof(struct orders, max_body), 16 << 20, 1e12, true},
-    {"plan_devices", offsetof(struct orders, plan_devices), 0, ORDERS_DEVICES_MAX, false},
-    {"plan_device_bytes", offsetof(struct orders, plan_device_bytes), 0, 1e15, true},
+    {"max_ongoing_requests", offsetof(struct orders, max_ongoing), 0, PAGE_REQUESTS, false, false},
+    {"max_batch_size", offsetof(struct orders, max_batch), 0, BATCH_MAX, false, false},
+    {"concurrency", offsetof(struct orders, concurrency), 0, PAGE_THREADS - 1, false, true},
+    {"max_response_buffer_bytes", offsetof(struct orders, max_response_buffer), 4 << 20, 1e12, true,
+     false},
+    {"max_body_bytes", offsetof(struct orders, max_body), 16 << 20, 1e12, true, false},
+    {"plan_devices", offsetof(struct orders, plan_devices), 0, ORDERS_DEVICES_MAX, false, true},
+    {"plan_device_bytes", offsetof(struct orders, plan_device_bytes), 0, 1e15, true, true},
 };
 
 static int read_texts(struct orders *o, const cJSON *tree, struct err *err)
@@ -162,4 +164,59 @@ void orders_show_devices(const struct orders *o)
     if (o->n_devices)
         setenv("CUDA_VISIBLE_DEVICES", buf_cstr(&list), 1);
     buf_finish(&list);
+}
+
+static uint32_t default_cap(const sv_plan *plan, bool runs, uint32_t batches)
+{
+    if (plan->max_inflight)
+        return plan->max_inflight;
+    return runs && 2 * batches > 5 ? 2 * batches : 5;
+}
+
+struct orders_numbers orders_numbers(const struct orders *o, const sv_plan *plan, bool runs,
+                                     uint32_t concurrency)
+{
+    double wait_s = o->batch_wait_s < 0 ? plan->batch_wait_us / 1e6 : o->batch_wait_s;
+    uint32_t max = o->max_batch ? o->max_batch : plan->max_batch ? plan->max_batch : 1;
+    max = max < BATCH_MAX ? max : BATCH_MAX;
+    uint32_t cap = o->max_ongoing ? o->max_ongoing : default_cap(plan, runs, max * concurrency);
+    if (plan->max_inflight && cap > plan->max_inflight)
+        cap = plan->max_inflight;
+    return (struct orders_numbers){.cap = cap < PAGE_REQUESTS ? cap : PAGE_REQUESTS,
+                                   .max_batch = max,
+                                   .batch_wait_ns = (uint64_t)(wait_s * (double)NS_PER_S)};
+}
+
+static bool same_devices(const struct orders *a, const struct orders *b)
+{
+    bool same = a->n_devices == b->n_devices;
+    for (uint32_t i = 0; same && i < a->n_devices; i++)
+        same = strcmp(a->device[i].uuid, b->device[i].uuid) == 0;
+    return same;
+}
+
+const char *orders_fixed(const struct orders *o, const struct orders *next)
+{
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        if (strcmp(*(char *const *)(const void *)((const char *)o + texts[i].at),
+                   *(char *const *)(const void *)((const char *)next + texts[i].at)) != 0)
+            return texts[i].key;
+    for (size_t i = 0; i < ARRAY_LEN(counts); i++)
+        if (counts[i].fixed &&
+            memcmp((const char *)o + counts[i].at, (const char *)next + counts[i].at,
+                   counts[i].wide ? sizeof(uint64_t) : sizeof(uint32_t)) != 0)
+            return counts[i].key;
+    return same_devices(o, next) ? NULL : "devices";
+}
+
+void orders_take_over(struct orders *o, struct orders *next)
+{
+    for (size_t i = 0; i < ARRAY_LEN(times); i++)
+        memcpy((char *)o + times[i].at, (const char *)next + times[i].at, sizeof(double));
+    for (size_t i = 0; i < ARRAY_LEN(counts); i++)
+        memcpy((char *)o + counts[i].at, (const char *)next + counts[i].at,
+               counts[i].wide ? sizeof(uint64_t) : sizeof(uint32_t));
+    char *config = o->config;
+    o->config = next->config;
+    next->config = config;
 }

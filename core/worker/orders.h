@@ -10,6 +10,8 @@
 #include "abi/plugin.h"
 #include "base/buf.h"
 
+#include <stdbool.h>
+
 struct err;
 
 enum { ORDERS_DEVICES_MAX = 64 };
@@ -29,7 +31,23 @@ struct orders {
     sv_device device[ORDERS_DEVICES_MAX];
 };
 
+// What a worker serves by, when the orders, the plugin's plan and the bounds have had their say.
+struct orders_numbers {
+    uint32_t cap; // slots
+    uint32_t max_batch;
+    uint64_t batch_wait_ns;
+};
+
 int orders_parse(struct orders *o, struct bytes json, struct err *err);
 void orders_finish(struct orders *o);
+// plan: as the plugin left it. runs: it serves by run(), with so many threads.
+struct orders_numbers orders_numbers(const struct orders *o, const sv_plan *plan, bool runs,
+                                     uint32_t concurrency);
+// The key in which `next` differs and for which a new worker is needed; NULL: a running one can
+// change over, `config` aside.
+const char *orders_fixed(const struct orders *o, const struct orders *next);
+// Numbers, limits and config of `next`, which gets the old config. Texts and devices stay: the
+// plugin may hold on to them.
+void orders_take_over(struct orders *o, struct orders *next);
 // The process sees its own GPUs alone, counted from 0. Before anything that may look for one.
 void orders_show_devices(const struct orders *o);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A real worker process with the fake plugins; this test is its supervisor and its ingresses, and
 // speaks frames. What goes through HTTP is tested end to end.
+#include "abi/plugin.h"
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -8,6 +9,7 @@
 #include "base/os.h"
 #include "wire/page.h"
 #include "wire/wire.h"
+#include "worker/worker.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -35,7 +37,8 @@ struct peer { // our end of a pair
 struct world {
     pid_t pid;
     struct page *page;
-    struct peer up, ingress[2];
+    struct peer up, ingress[2], control;
+    char orders[2048], plugin[32]; // as it was started with
 };
 
 static void send_buf(struct peer *p, struct buf *b)
@@ -123,17 +126,15 @@ static int exit_status(struct world *w)
     return -1;
 }
 
-static void attach(struct world *w, int i)
+static void attach_as(struct world *w, struct peer *p, uint32_t role, const char *name)
 {
+    static uint64_t child_id = 10;
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-    w->ingress[i].fd = pair[0];
+    p->fd = pair[0];
     struct buf out = {0};
-    char name[32];
-    snprintf(name, sizeof name, "ingress/%d", i);
-    wire_put_attach(
-        &out, 0, 0,
-        &(struct wire_attach){.child_id = 10 + (uint64_t)i, .role = ROLE_INGRESS, .name = name});
+    wire_put_attach(&out, 0, 0,
+                    &(struct wire_attach){.child_id = child_id++, .role = role, .name = name});
     buf_head(&out)[offsetof(struct wire_frame_head, n_fds)] = 1;
     union {
         struct cmsghdr align;
@@ -152,17 +153,41 @@ static void attach(struct world *w, int i)
     assert_int_equal(sendmsg(w->up.fd, &msg, 0), (ssize_t)buf_len(&out));
     close(pair[1]);
     buf_finish(&out);
-    SEND(&w->ingress[i], hello, 0, 0, .version = WIRE_VERSION, .role = ROLE_INGRESS,
-         .pid = (uint64_t)getpid(), .name = name);
-    expect(&w->ingress[i], WIRE_hello);
+    SEND(p, hello, 0, 0, .version = WIRE_VERSION, .role = role, .pid = (uint64_t)getpid(),
+         .name = name);
+    expect(p, WIRE_hello);
+}
+
+static void attach(struct world *w, int i)
+{
+    char name[32];
+    snprintf(name, sizeof name, "ingress/%d", i);
+    attach_as(w, &w->ingress[i], ROLE_INGRESS, name);
+}
+
+static void attach_control(struct world *w)
+{
+    attach_as(w, &w->control, ROLE_CONTROL, "control");
+}
+
+// Orders of our worker with `more` in them.
+static const char *orders_with(struct world *w, const char *more)
+{
+    snprintf(
+        w->orders, sizeof w->orders,
+        "{\"app\":\"t\",\"deployment\":\"t\",\"replica\":\"t/t/0\",\"plugin_path\":\"" BUILD_DIR
+        "/tests/plugins/%s.so\",\"plugin_dir\":\"" BUILD_DIR
+        "/tests/plugins\",\"batch_wait_s\":0,\"max_body_bytes\":1000000%s%s}",
+        w->plugin, *more ? "," : "", more);
+    return w->orders;
 }
 
 static void start(struct world *w, const char *plugin, const char *more)
 {
     int pair[2], output[2], page_fd, log;
     struct err err;
-    char orders[2048];
-    *w = (struct world){.ingress = {{.fd = -1}, {.fd = -1}}};
+    *w = (struct world){.ingress = {{.fd = -1}, {.fd = -1}}, .control = {.fd = -1}};
+    snprintf(w->plugin, sizeof w->plugin, "%s", plugin);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     assert_int_equal(os_pipe(output, &err), 0);
     page_fd = page_create("test", &err);
@@ -180,12 +205,7 @@ static void start(struct world *w, const char *plugin, const char *more)
     SEND(&w->up, hello, 0, 0, .version = WIRE_VERSION, .role = ROLE_SUPERVISOR,
          .pid = (uint64_t)getpid(), .name = "supervisor");
     expect(&w->up, WIRE_hello);
-    snprintf(
-        orders, sizeof orders,
-        "{\"app\":\"t\",\"deployment\":\"t\",\"replica\":\"t/t/0\",\"plugin_path\":\"" BUILD_DIR
-        "/tests/plugins/%s.so\",\"plugin_dir\":\"" BUILD_DIR
-        "/tests/plugins\",\"batch_wait_s\":0,\"max_body_bytes\":1000000%s%s}",
-        plugin, *more ? "," : "", more);
+    const char *orders = orders_with(w, more);
     SEND(&w->up, boot, 0, 0, .state_dir = "/tmp", .child_id = 1,
          .orders = {orders, strlen(orders)});
     attach(w, 0);
@@ -193,11 +213,12 @@ static void start(struct world *w, const char *plugin, const char *more)
 
 static void stop(struct world *w)
 {
-    for (int i = 0; i < 2; i++) {
-        if (w->ingress[i].fd >= 0)
-            close(w->ingress[i].fd);
-        buf_finish(&w->ingress[i].in);
-        buf_finish(&w->ingress[i].seen);
+    struct peer *all[] = {&w->ingress[0], &w->ingress[1], &w->control};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        if (all[i]->fd >= 0)
+            close(all[i]->fd);
+        buf_finish(&all[i]->in);
+        buf_finish(&all[i]->seen);
     }
     if (w->pid) {
         SEND(&w->up, stop, 0, 0, .grace_ms = 100);
@@ -215,6 +236,14 @@ static void wait_state(struct world *w, uint64_t id, enum page_request_state sta
     while (page_request_state_of(w->page, id) != state && clock_now_ns() < until)
         usleep(1000);
     assert_int_equal(page_request_state_of(w->page, id), state);
+}
+
+static void wait_doing(struct world *w, uint32_t doing)
+{
+    uint64_t until = clock_now_ns() + PATIENCE_S * NS_PER_S;
+    while (atomic_load(&w->page->threads[0].doing) != doing && clock_now_ns() < until)
+        usleep(1000);
+    assert_int_equal(atomic_load(&w->page->threads[0].doing), doing);
 }
 
 static void submit(struct peer *p, uint64_t id, const char *query, const char *body)
@@ -514,6 +543,297 @@ static void test_gone_ingress(void **state)
     stop(&w);
 }
 
+/* ---- new orders for a worker that runs ---- */
+
+static void order(struct world *w, uint64_t revision, const char *json)
+{
+    SEND(&w->control, orders, 0, 0, .revision = revision, .json = {json, strlen(json)});
+}
+
+// The next ORDERED: its code; its text must hold `text`.
+static int ordered(struct world *w, uint64_t revision, const char *text)
+{
+    struct wire_ordered m;
+    expect(&w->control, WIRE_ordered);
+    assert_int_equal(wire_get_ordered(&w->control.f, &m, NULL), 0);
+    assert_int_equal(m.revision, revision);
+    if (!strstr(m.text, text))
+        fail_msg("'%s' is not in '%s'", text, m.text);
+    return m.code;
+}
+
+// Asks the fake for its JSON: whether `want` is in it.
+static bool answers(struct peer *p, uint64_t id, const char *want)
+{
+    submit(p, id, "", "");
+    expect(p, WIRE_data);
+    bool found = strstr(buf_cstr(&p->seen), want);
+    assert_int_equal(end_code(p), 0);
+    return found;
+}
+
+static void test_live_option(void **state)
+{
+    struct world w;
+    start(&w, *state, "\"max_ongoing_requests\":2,\"config\":{\"live\":\"old\"}");
+    struct peer *p = &w.ingress[0];
+    attach_control(&w);
+    expect_state(p, WS_READY);
+    assert_true(answers(p, 1, "\"live\":\"old\""));
+    order(&w, 7, orders_with(&w, "\"max_ongoing_requests\":2,\"config\":{\"live\":\"new\"}"));
+    assert_int_equal(ordered(&w, 7, ""), 0);
+    assert_true(answers(p, 2, "\"live\":\"new\""));
+    order(&w, 8, orders_with(&w, "\"max_ongoing_requests\":2")); // its fallback
+    assert_int_equal(ordered(&w, 8, ""), 0);
+    assert_true(answers(p, 3, "\"live\":\"\""));
+    stop(&w);
+}
+
+static const struct {
+    const char *name, *first, *then;
+    int code;
+    const char *text;
+} refusals[] = {
+    {"an option that is not live", "\"config\":{}",
+     "\"max_ongoing_requests\":9,\"config\":{\"batch_sleep_ms\":5}", SV_E_UNSUPPORTED,
+     "config.batch_sleep_ms"},
+    {"a key that is no option", "\"config\":{}", "\"config\":{\"nonsense\":1}", SV_E_UNSUPPORTED,
+     "config.nonsense"},
+    {"reconfigure() says no", "\"config\":{\"do\":\"reconfigure:fail=-422\"}",
+     "\"max_ongoing_requests\":9,\"config\":{\"do\":\"reconfigure:fail=-422\",\"live\":\"x\"}",
+     -422, "reconfigure"},
+    {"another thread count", "\"concurrency\":1", "\"concurrency\":2", SV_E_UNSUPPORTED,
+     "concurrency"},
+    {"another cache folder", "\"cache_dir\":\"/a\"", "\"cache_dir\":\"/b\"", SV_E_UNSUPPORTED,
+     "cache_dir"},
+    {"GPUs", "\"devices\":[]", "\"devices\":[{\"uuid\":\"GPU-1\"}]", SV_E_UNSUPPORTED, "devices"},
+};
+
+static void test_refusal(void **state)
+{
+    size_t i = *(const size_t *)*state;
+    struct world w;
+    char first[256];
+    snprintf(first, sizeof first, "\"max_ongoing_requests\":2,%s", refusals[i].first);
+    start(&w, "fake_run", first);
+    struct peer *p = &w.ingress[0];
+    attach_control(&w);
+    assert_int_equal(granted(p), 2);
+    order(&w, 1, orders_with(&w, refusals[i].then));
+    assert_int_equal(ordered(&w, 1, refusals[i].text), refusals[i].code);
+    assert_int_equal(next_frame(p, 100), -1); // no slot more than before
+    assert_true(answers(p, 1, "\"live\":\"\""));
+    stop(&w);
+}
+
+static void test_orders_without_a_form(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"", "[]", "{", "{\"app\":\"t\"}", "null", "{}}", "\xff"};
+    struct world w;
+    start(&w, "fake_run", "\"max_ongoing_requests\":2");
+    attach_control(&w);
+    expect_state(&w.ingress[0], WS_READY);
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        order(&w, i, wrong[i]);
+        assert_int_equal(ordered(&w, i, ""), SV_E_INVALID);
+    }
+    assert_true(answers(&w.ingress[0], 1, "pid"));
+    stop(&w);
+}
+
+static void test_slots_change(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w, "fake_step", "\"max_ongoing_requests\":2");
+    struct peer *p = &w.ingress[0];
+    attach_control(&w);
+    assert_int_equal(granted(p), 2);
+    submit(p, 1, "hold=1", "");
+    submit(p, 2, "hold=1", "");
+    order(&w, 1, orders_with(&w, "\"max_ongoing_requests\":3"));
+    assert_int_equal(ordered(&w, 1, ""), 0);
+    assert_int_equal(granted(p), 1);
+    order(&w, 2, orders_with(&w, "\"max_ongoing_requests\":1"));
+    assert_int_equal(ordered(&w, 2, ""), 0);
+    expect(p, WIRE_recall);
+    SEND(p, give, 0, 0, .count = 1);
+    SEND(p, cancel, 1, 0, .why = WHY_CLIENT_GONE);
+    assert_int_equal(end_code(p), SV_E_CANCELLED);
+    assert_int_equal(next_frame(p, 200), -1); // two were here, one may be
+    SEND(p, cancel, 2, 0, .why = WHY_CLIENT_GONE);
+    assert_int_equal(end_code(p), SV_E_CANCELLED);
+    assert_int_equal(granted(p), 1);
+    stop(&w);
+}
+
+// The plugin takes no more than its plan said, whatever is ordered.
+static void test_slots_within_the_plan(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w, "fake_step", "\"max_ongoing_requests\":2,\"config\":{\"max_inflight\":4}");
+    attach_control(&w);
+    assert_int_equal(granted(&w.ingress[0]), 2);
+    order(&w, 1, orders_with(&w, "\"max_ongoing_requests\":50,\"config\":{\"max_inflight\":4}"));
+    assert_int_equal(ordered(&w, 1, ""), 0);
+    assert_int_equal(granted(&w.ingress[0]), 2);
+    assert_int_equal(next_frame(&w.ingress[0], 100), -1);
+    stop(&w);
+}
+
+static void test_batches_change(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w, "fake_run", "\"max_ongoing_requests\":8,\"max_batch_size\":1");
+    struct peer *p = &w.ingress[0];
+    attach_control(&w);
+    granted(p);
+    order(&w, 1, orders_with(&w, "\"max_ongoing_requests\":8,\"max_batch_size\":3"));
+    assert_int_equal(ordered(&w, 1, ""), 0);
+    submit(p, 1, "block_ms=200", "");
+    wait_state(&w, 1, PR_GIVEN);
+    for (uint64_t id = 2; id < 5; id++)
+        submit(p, id, "", "");
+    for (int i = 0; i < 4; i++) {
+        expect(p, WIRE_data);
+        const char *want = p->f.head.id == 1 ? "\"batch\":1," : "\"batch\":3,";
+        assert_non_null(strstr(buf_cstr(&p->seen), want));
+        assert_int_equal(end_code(p), 0);
+    }
+    stop(&w);
+}
+
+// A new limit counts for what is under way, too.
+static void test_limits_change(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w, "fake_step", "\"stall_timeout_s\":30");
+    struct peer *p = &w.ingress[0];
+    attach_control(&w);
+    granted(p);
+    submit(p, 1, "do=submit:hang", "");
+    wait_state(&w, 1, PR_GIVEN);
+    order(&w, 1, orders_with(&w, "\"stall_timeout_s\":0.3"));
+    assert_int_equal(ordered(&w, 1, ""), 0);
+    int status = exit_status(&w);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == WORKER_EXIT_STALLED);
+    assert_non_null(strstr(w.page->last.why, "submit"));
+    stop(&w);
+}
+
+static void test_reconfigure_hangs(void **state)
+{
+    (void)state;
+    struct world w;
+    const char *first = "\"stall_timeout_s\":0.5,\"config\":{\"do\":\"reconfigure:hang\"}";
+    start(&w, "fake_run", first);
+    attach_control(&w);
+    expect_state(&w.ingress[0], WS_READY);
+    order(&w, 1,
+          orders_with(&w, "\"stall_timeout_s\":600,"
+                          "\"config\":{\"do\":\"reconfigure:hang\",\"live\":\"x\"}"));
+    int status = exit_status(&w);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == WORKER_EXIT_STALLED);
+    assert_non_null(strstr(w.page->last.why, "reconfigure"));
+    stop(&w);
+}
+
+#define SLOW "\"config\":{\"do\":\"load:sleep=300,reconfigure:sleep=300\",\"live\":\"%s\"}"
+
+static const char *slow_orders(struct world *w, const char *live)
+{
+    char more[256];
+    snprintf(more, sizeof more, SLOW, live);
+    return orders_with(w, more);
+}
+
+// Before READY they wait; twice in a row the newer ones win, and each gets its answer.
+static void test_orders_wait(void **state)
+{
+    (void)state;
+    struct world w;
+    char first[256];
+    snprintf(first, sizeof first, SLOW, "0");
+    start(&w, "fake_step", first);
+    struct peer *p = &w.ingress[0];
+    attach_control(&w);
+    order(&w, 1, slow_orders(&w, "1"));
+    order(&w, 2, slow_orders(&w, "2"));
+    assert_int_equal(ordered(&w, 1, "newer"), SV_E_CANCELLED);
+    expect_state(p, WS_READY);
+    wait_doing(&w, PD_RECONFIGURE);
+    order(&w, 3, slow_orders(&w, "3"));
+    order(&w, 4, slow_orders(&w, "4"));
+    assert_int_equal(ordered(&w, 3, "newer"), SV_E_CANCELLED);
+    assert_int_equal(ordered(&w, 2, ""), 0);
+    assert_int_equal(ordered(&w, 4, ""), 0);
+    assert_true(answers(p, 1, "\"live\":\"4\""));
+    order(&w, 5, slow_orders(&w, "4")); // as they are: nothing to tell the plugin
+    uint64_t began = clock_now_ns();
+    assert_int_equal(ordered(&w, 5, ""), 0);
+    assert_true(clock_now_ns() - began < 250 * NS_PER_MS);
+    stop(&w);
+}
+
+static void test_orders_while_leaving(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w, "fake_step", "\"max_ongoing_requests\":1");
+    struct peer *p = &w.ingress[0];
+    attach_control(&w);
+    granted(p);
+    submit(p, 1, "hold=1", "");
+    wait_state(&w, 1, PR_GIVEN);
+    SEND(&w.up, stop, 0, 0, .grace_ms = 500);
+    expect_state(p, WS_DRAINING);
+    order(&w, 1, orders_with(&w, "\"max_ongoing_requests\":2"));
+    assert_int_equal(ordered(&w, 1, "leaving"), SV_E_UNAVAILABLE);
+    assert_int_equal(end_code(p), SV_E_UNAVAILABLE);
+    assert_int_equal(exit_status(&w), 0);
+    stop(&w);
+}
+
+// Whoever sent them is gone before the answer; the orders hold all the same.
+static void test_orders_of_a_dead_control(void **state)
+{
+    (void)state;
+    struct world w;
+    char first[256];
+    snprintf(first, sizeof first, SLOW, "0");
+    start(&w, "fake_step", first);
+    struct peer *p = &w.ingress[0];
+    attach_control(&w);
+    expect_state(p, WS_READY);
+    order(&w, 1, slow_orders(&w, "1"));
+    wait_doing(&w, PD_RECONFIGURE);
+    close(w.control.fd);
+    buf_clear(&w.control.in);
+    assert_true(answers(p, 1, "\"live\":\"1\""));
+    attach_control(&w);
+    order(&w, 2, slow_orders(&w, "2"));
+    assert_int_equal(ordered(&w, 2, ""), 0);
+    stop(&w);
+}
+
+// An ingress has no say.
+static void test_orders_of_an_ingress(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w, "fake_step", "\"max_ongoing_requests\":1");
+    struct peer *p = &w.ingress[0];
+    assert_int_equal(granted(p), 1);
+    const char *json = orders_with(&w, "\"max_ongoing_requests\":9");
+    SEND(p, orders, 0, 0, .revision = 1, .json = {json, strlen(json)});
+    assert_int_equal(next_frame(p, 200), -1);
+    stop(&w);
+}
+
 /* ---- ingresses that lie at random ---- */
 
 static uint32_t seed = 1;
@@ -590,7 +910,9 @@ static void test_random_lies(void **state)
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
-    struct CMUnitTest tests[32] = {
+    static char run_name[] = "fake_run", step_name[] = "fake_step";
+    static size_t numbers[ARRAY_LEN(refusals)];
+    struct CMUnitTest tests[64] = {
         cmocka_unit_test(test_one_request),
         cmocka_unit_test(test_slots_are_exact),
         cmocka_unit_test(test_states_in_the_page),
@@ -601,11 +923,28 @@ int main(void)
         cmocka_unit_test(test_failed_load),
         cmocka_unit_test(test_gone_ingress),
         cmocka_unit_test(test_random_lies),
+        {"a live option, run", test_live_option, NULL, NULL, run_name},
+        {"a live option, step", test_live_option, NULL, NULL, step_name},
+        cmocka_unit_test(test_orders_without_a_form),
+        cmocka_unit_test(test_slots_change),
+        cmocka_unit_test(test_slots_within_the_plan),
+        cmocka_unit_test(test_batches_change),
+        cmocka_unit_test(test_limits_change),
+        cmocka_unit_test(test_reconfigure_hangs),
+        cmocka_unit_test(test_orders_wait),
+        cmocka_unit_test(test_orders_while_leaving),
+        cmocka_unit_test(test_orders_of_a_dead_control),
+        cmocka_unit_test(test_orders_of_an_ingress),
     };
-    size_t n = 10;
+    size_t n = 22;
     for (size_t i = 0; i < sizeof breaches / sizeof *breaches; i++)
         tests[n++] = (struct CMUnitTest){.name = breaches[i].name,
                                          .test_func = test_breach,
                                          .initial_state = (void *)(uintptr_t)&breaches[i].what};
+    for (size_t i = 0; i < ARRAY_LEN(refusals); i++) {
+        numbers[i] = i;
+        tests[n++] = (struct CMUnitTest){
+            .name = refusals[i].name, .test_func = test_refusal, .initial_state = &numbers[i]};
+    }
     return _cmocka_run_group_tests("worker_process", tests, n, NULL, NULL);
 }
