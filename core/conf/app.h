@@ -32,6 +32,10 @@ enum {
     CONF_NAME_MAX = 56,                  // bytes of a name; app/deployment/index has 127
     CONF_PREFIX_MAX = 256,               // bytes of a route prefix
     CONF_FLAGS_MAX = 256,                // --KEY VALUE pairs
+    CONF_WARMUPS_MAX = 16,               // warmup_requests of a deployment
+    CONF_WARMUP_BODY_MAX = 64 << 10,     // bytes of one's body,
+    CONF_WARMUP_BODIES_MAX = 256 << 10,  // of all together: they travel in a worker's orders
+    CONF_WARMUP_PATH_MAX = 2048,         // bytes of its path, with what follows '?'
     CONF_QUEUE_DEFAULT = 10000,          // max_queued_requests: -1 means this many an ingress,
     CONF_QUEUE_BYTES_DEFAULT = 256 << 20 // and this many bytes
 };
@@ -74,10 +78,21 @@ struct conf_autoscaling { // accepted and checked; acted upon when the control p
     int aggregation; // 0 mean, 1 max, 2 min
 };
 
+// A request that a worker makes of itself before it is READY.
+struct conf_warmup {
+    int method;               // index in conf_warmup_methods: POST
+    const char *path;         // below the route prefix: "/"
+    const char *content_type; // NULL: by the body
+    const char *body;         // NULL: `json`, or none
+    struct yaml_node *json;   // NULL: `body`, or none
+    uint32_t expect_status;   // 0: anything below 500
+};
+extern const char *const conf_warmup_methods[]; // NULL-terminated
+
 struct conf_deployment {
     const char *name;
     const char *plugin;    // its own or the application's
-    uint32_t num_replicas; // 1; "auto" and autoscaling: initial or min, at least 1 for now
+    uint32_t num_replicas; // 1; "auto" and autoscaling: initial or min, which may be 0
     bool has_autoscaling;
     struct conf_autoscaling autoscaling;
     uint32_t max_ongoing_requests;      // 0 = not in the file: the plugin's plan says
@@ -93,6 +108,9 @@ struct conf_deployment {
     double stall_timeout_s;             // ours: 10
     double run_timeout_s;               // ours: 300
     uint64_t max_response_buffer_bytes; // ours: 4 MiB a request
+    double rolling_update_percentage;   // 0.2: of the replicas, replaced at a time
+    struct conf_warmup *warmups;        // ours: warmup_requests
+    uint32_t n_warmups;
     double num_gpus;                    // ray_actor_options.num_gpus; < 0 = not said
     const char *config_json;            // `config:` with `user_config:` on top, as a JSON object
     const struct cJSON *config;         // the same as a tree
@@ -167,3 +185,5 @@ void conf_dump(const struct conf_file *f, struct buf *out);
 void conf_defaults(struct buf *out); // every key, default, unit and meaning, as YAML that loads
 void conf_doc(struct buf *out);      // docs/config.md
 void conf_http_json(const struct conf_file *f, struct buf *out); // "http" of an ingress's orders
+// "warmup_requests" of a worker's orders: [{"method","path","content_type","body","expect_status"}]
+void conf_warmups_json(const struct conf_deployment *d, struct buf *out);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conf/cross.h"
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "conf/tables.h"
 
@@ -21,6 +22,7 @@ static void check_prefix(struct conf_file *f, struct place at, const char *key, 
 static void check_app(struct conf_file *f, struct conf_app *app, const struct yaml_node *node);
 static void check_deployment(struct conf_file *f, struct conf_deployment *d,
                              const struct yaml_node *node);
+static void check_finite(struct conf_file *f, const struct yaml_node *node);
 
 // Where the value of a key stands, or the mapping that lacks it.
 static struct place place_in(const struct yaml_node *map, const char *key)
@@ -325,7 +327,59 @@ static void check_replicas(struct conf_file *f, struct conf_deployment *d,
     if (!d->has_autoscaling)
         return;
     check_autoscaling(f, &d->autoscaling, scaling ? scaling : node);
-    d->num_replicas = d->autoscaling.initial_replicas ? d->autoscaling.initial_replicas : 1;
+    d->num_replicas = d->autoscaling.initial_replicas;
+}
+
+static bool is_visible(const char *text, char from)
+{
+    for (; *text; text++)
+        if (*text < from || *text > '~')
+            return false;
+    return true;
+}
+
+// The bytes of its body.
+static size_t check_warmup(struct conf_file *f, const struct conf_warmup *w,
+                           const struct yaml_node *node)
+{
+    struct buf json = {0};
+
+    if (*w->path != '/' || strlen(w->path) > CONF_WARMUP_PATH_MAX || !is_visible(w->path, '!'))
+        report_error(f->report, place_in(node, "path"),
+                     "'path' of a warm-up request begins with '/' and has at most %d visible ASCII "
+                     "bytes",
+                     CONF_WARMUP_PATH_MAX);
+    if (w->content_type && (strlen(w->content_type) > 256 || !is_visible(w->content_type, ' ')))
+        report_error(f->report, place_in(node, "content_type"),
+                     "'content_type' has at most 256 visible ASCII bytes");
+    if (w->body && w->json)
+        report_error(f->report, place_in(node, "json"),
+                     "'body' and 'json' exclude each other: remove one");
+    if (w->json) {
+        check_finite(f, w->json);
+        yaml_json(w->json, &json);
+    }
+    size_t n = w->body ? strlen(w->body) : buf_len(&json);
+    buf_finish(&json);
+    if (n > CONF_WARMUP_BODY_MAX)
+        report_error(f->report, place_in(node, w->body ? "body" : "json"),
+                     "the body of a warm-up request has %zu bytes; at most %d are taken", n,
+                     CONF_WARMUP_BODY_MAX);
+    return n;
+}
+
+static void check_warmups(struct conf_file *f, const struct conf_deployment *d,
+                          const struct yaml_node *list)
+{
+    size_t bytes = 0;
+
+    for (uint32_t i = 0; i < d->n_warmups; i++)
+        if (list->items[i]->kind == YAML_MAP)
+            bytes += check_warmup(f, &d->warmups[i], list->items[i]);
+    if (bytes > CONF_WARMUP_BODIES_MAX)
+        report_error(f->report, list->at,
+                     "the bodies of all warm-up requests have %zu bytes; at most %d are taken",
+                     bytes, CONF_WARMUP_BODIES_MAX);
 }
 
 static void check_finite(struct conf_file *f, const struct yaml_node *node)
@@ -344,6 +398,7 @@ static void check_deployment(struct conf_file *f, struct conf_deployment *d,
     if (d->plugin && !*d->plugin)
         report_error(f->report, place_in(node, "plugin"), "'plugin' is empty: write its name");
     check_replicas(f, d, node);
+    check_warmups(f, d, yaml_get(node, "warmup_requests"));
     d->config_node = yaml_merge(&f->arena, d->config_node, d->user_config_node);
     d->user_config_node = NULL;
     d->config_where = d->config_node ? d->config_node->at : d->where;

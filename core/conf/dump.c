@@ -18,6 +18,37 @@ void conf_http_json(const struct conf_file *f, struct buf *out)
     field_json(&conf_http_table, &f->http, out);
 }
 
+static void put_text(const char *key, const char *text, struct buf *out)
+{
+    buf_printf(out, ",\"%s\":", key);
+    buf_put_json(out, text, strlen(text));
+}
+
+static void put_warmup(const struct conf_warmup *w, struct buf *out)
+{
+    struct buf json = {0};
+
+    if (w->json)
+        yaml_json(w->json, &json);
+    const char *type = w->json ? "application/json" : w->body ? "text/plain" : "";
+    buf_printf(out, "{\"method\":\"%s\"", conf_warmup_methods[w->method]);
+    put_text("path", w->path, out);
+    put_text("content_type", w->content_type ? w->content_type : type, out);
+    put_text("body", w->body ? w->body : buf_cstr(&json), out);
+    buf_printf(out, ",\"expect_status\":%u}", w->expect_status);
+    buf_finish(&json);
+}
+
+void conf_warmups_json(const struct conf_deployment *d, struct buf *out)
+{
+    buf_puts(out, "[");
+    for (uint32_t i = 0; i < d->n_warmups; i++) {
+        buf_puts(out, i ? "," : "");
+        put_warmup(&d->warmups[i], out);
+    }
+    buf_puts(out, "]");
+}
+
 void conf_defaults(struct buf *out)
 {
     static const char example[] = "applications: [{plugin: echo, deployments: [{name: echo}]}]";
@@ -56,7 +87,7 @@ void conf_doc(struct buf *out)
         "- YAML 1.2's types: `yes`, `no`, `on` and `off` are texts. Anchors, aliases and `<<` "
         "work.\n"
         "- What a change does to a running deployment: *at once*, no replica is touched; "
-        "*live*, replicas are told and go on; *rolling*, replicas are replaced one by one; "
+        "*live*, replicas are told and go on; *rolling*, replicas are replaced, some at a time; "
         "*restart*, it is read when the server starts.\n\n"
         "`salver serve --plugin NAME --KEY VALUE ...` serves one plugin without a file: each "
         "KEY is an option of the plugin, the deployment is called as the file in `--model` "

@@ -159,6 +159,8 @@ static void put_wanted(const struct field *f, struct buf *out)
     };
 
     buf_puts(out, wanted[f->type]);
+    if (f->flags & FIELD_LISTS)
+        buf_puts(out, " or a list");
     if (f->type == FIELD_CHOICE)
         put_choices(f, out);
     struct buf range = {0};
@@ -340,6 +342,13 @@ static void read_list(const struct field_reader *r, const struct field *f,
     memcpy((char *)obj + f->count, &n, sizeof n);
 }
 
+static bool is_kind_wanted(const struct field *f, enum yaml_kind kind)
+{
+    if (f->type == FIELD_LIST)
+        return kind == YAML_SEQ;
+    return kind == YAML_MAP || (kind == YAML_SEQ && f->flags & FIELD_LISTS);
+}
+
 static void read_value(const struct field_reader *r, const struct field *f,
                        const struct yaml_node *node, void *obj)
 {
@@ -349,7 +358,7 @@ static void read_value(const struct field_reader *r, const struct field *f,
     if (f->type == FIELD_TREE || f->type == FIELD_TABLE || f->type == FIELD_LIST) {
         if (node->broken)
             return;
-        if (node->kind != (f->type == FIELD_LIST ? YAML_SEQ : YAML_MAP)) {
+        if (!is_kind_wanted(f, node->kind)) {
             tell_wanted(r->report, f, node, "");
         } else if (f->type == FIELD_TREE) {
             memcpy(at, &node, sizeof node);

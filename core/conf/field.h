@@ -38,7 +38,8 @@ enum {
     FIELD_AUTO = 1 << 4,     // FIELD_WHOLE: the word auto is taken, as 0
     FIELD_IGNORED = 1 << 5,  // Ray's, without a meaning here: warns
     FIELD_REFUSED = 1 << 6,  // Ray's, and going on without it would do harm: an error
-    FIELD_OLD = 1 << 7       // an old name of `instead`: warns
+    FIELD_OLD = 1 << 7,      // an old name of `instead`: warns
+    FIELD_LISTS = 1 << 8     // FIELD_TREE: a list is taken, too, and an empty one is something
 };
 
 // What a change of the value does to a running deployment.

@@ -48,7 +48,8 @@ static bool is_unset(const struct field *f, const void *obj)
     case FIELD_TEXT:
         return !load_pointer(f, obj) && !(f->flags & FIELD_NULLABLE);
     case FIELD_TREE:
-        return !load_pointer(f, obj) || !((const struct yaml_node *)load_pointer(f, obj))->n;
+        return !load_pointer(f, obj) ||
+               (!(f->flags & FIELD_LISTS) && !((const struct yaml_node *)load_pointer(f, obj))->n);
     case FIELD_WHOLE:
     case FIELD_BYTES:
         return (f->flags & FIELD_PLAN) && load_whole(f, obj) == (int64_t)f->unset;
@@ -148,7 +149,7 @@ static void put_tree(const struct field *f, const struct yaml_node *tree, unsign
 {
     buf_printf(out, "%*s%s:", (int)indent, "", f->name);
     if (!tree || !tree->n) {
-        buf_puts(out, " {}\n");
+        buf_puts(out, tree && tree->kind == YAML_SEQ ? " []\n" : " {}\n");
         return;
     }
     buf_puts(out, "\n");
@@ -300,7 +301,8 @@ static void doc_row(const struct field *f, struct buf *out)
         [RELOAD_ROLLING] = "rolling",
     };
 
-    buf_printf(out, "| `%s`%s | %s", f->name, f->flags & FIELD_OURS ? " *" : "", types[f->type]);
+    buf_printf(out, "| `%s`%s | %s%s", f->name, f->flags & FIELD_OURS ? " *" : "", types[f->type],
+               f->flags & FIELD_LISTS ? " or list" : "");
     if (f->choices) {
         buf_puts(out, ":");
         for (const char *const *c = f->choices; *c; c++)

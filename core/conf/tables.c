@@ -188,6 +188,33 @@ static const struct field_table actor_table = {
     .fields = actor_fields,
 };
 
+const char *const conf_warmup_methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", NULL};
+
+static const struct field warmup_fields[] = {
+    FIELD(conf_warmup, method, CHOICE, .choices = conf_warmup_methods, .def = "POST",
+          .flags = FIELD_OURS, .reload = RELOAD_LIVE, .doc = "Of the request."),
+    FIELD(conf_warmup, path, TEXT, .def = "/", .flags = FIELD_OURS, .reload = RELOAD_LIVE,
+          .doc = "Below the route prefix, with a query behind '?' where there is one."),
+    FIELD(conf_warmup, content_type, TEXT, .flags = FIELD_OURS, .reload = RELOAD_LIVE,
+          .doc = "Without it application/json for `json`, text/plain for `body`."),
+    FIELD(conf_warmup, body, TEXT, .flags = FIELD_OURS, .reload = RELOAD_LIVE,
+          .doc = "As it is sent, 64 KiB at most; all of a deployment 256 KiB."),
+    FIELD(conf_warmup, json, TREE, .flags = FIELD_OURS | FIELD_NULLABLE | FIELD_LISTS,
+          .reload = RELOAD_LIVE, .doc = "A body that is written as YAML and sent as JSON."),
+    FIELD(conf_warmup, expect_status, WHOLE, .min = 200, .max = 499, .unset = 0,
+          .flags = FIELD_OURS | FIELD_PLAN | FIELD_NULLABLE, .reload = RELOAD_LIVE,
+          .doc = "Any other fails the start; without it one of 500 or more does."),
+    {0},
+};
+
+static const struct field_table warmup_table = {
+    .name = "applications[].deployments[].warmup_requests[]",
+    .doc = "A request that each new replica makes of itself, in order, before it takes others. "
+           "One that fails, or has no answer for load_timeout_s, fails the start.",
+    .size = sizeof(struct conf_warmup),
+    .fields = warmup_fields,
+};
+
 static const char *const retries[] = {"never", "safe", NULL};
 
 static const struct field deployment_fields[] = {
@@ -247,17 +274,24 @@ static const struct field deployment_fields[] = {
           .unit = "threads", .flags = FIELD_OURS | FIELD_PLAN, .reload = RELOAD_ROLLING,
           .doc = "Batches a replica runs at once; without it the plugin's plan says."),
     FIELD(conf_deployment, load_timeout_s, SECONDS, .min = 0.1, .max = DAY, .def = "60",
-          .flags = FIELD_OURS, .reload = RELOAD_ROLLING,
+          .flags = FIELD_OURS, .reload = RELOAD_LIVE,
           .doc = "A plugin that loads and shows no progress for this long is replaced."),
     FIELD(conf_deployment, stall_timeout_s, SECONDS, .min = 0.1, .max = DAY, .def = "10",
-          .flags = FIELD_OURS, .reload = RELOAD_ROLLING,
+          .flags = FIELD_OURS, .reload = RELOAD_LIVE,
           .doc = "A busy plugin that makes no call for this long is replaced."),
     FIELD(conf_deployment, run_timeout_s, SECONDS, .min = 0.1, .max = DAY, .def = "300",
-          .flags = FIELD_OURS, .reload = RELOAD_ROLLING,
+          .flags = FIELD_OURS, .reload = RELOAD_LIVE,
           .doc = "A batch that runs longer has its replica replaced."),
     FIELD(conf_deployment, max_response_buffer_bytes, BYTES, .min = 64 * KIB, .max = GIB,
-          .def = "4MiB", .flags = FIELD_OURS, .reload = RELOAD_ROLLING,
+          .def = "4MiB", .flags = FIELD_OURS, .reload = RELOAD_LIVE,
           .doc = "Output of one request that waits for its client; the plugin is held back there."),
+    FIELD_AS(conf_deployment, warmups, "warmup_requests", LIST, .table = &warmup_table,
+             .count = offsetof(struct conf_deployment, n_warmups), .items_max = CONF_WARMUPS_MAX,
+             .flags = FIELD_OURS | FIELD_NULLABLE, .reload = RELOAD_LIVE,
+             .doc = "What a new replica must answer before it takes requests."),
+    FIELD(conf_deployment, rolling_update_percentage, NUMBER, .min = 0.001, .max = 1, .def = "0.2",
+          .reload = RELOAD_NONE,
+          .doc = "The share of the replicas that an update replaces at a time, one at least."),
     FIELD_RENAMED("max_concurrent_queries", "max_ongoing_requests"),
     FIELD_RAY("placement_group_bundles", "a replica is one process on one machine."),
     FIELD_RAY("placement_group_strategy", "a replica is one process on one machine."),
@@ -270,7 +304,6 @@ static const struct field deployment_fields[] = {
               "a replica that fails is started again, ever more slowly."),
     FIELD_RAY("gang_scheduling_config", "a replica is one process on one machine."),
     FIELD_RAY("deployment_actors", "there are no actors."),
-    FIELD_RAY("rolling_update_percentage", "replicas are replaced one by one."),
     FIELD_RAY("version", "what changed is seen by itself."),
     FIELD_RAY("is_driver_deployment", "there is no driver."),
     {0},

@@ -275,7 +275,7 @@ static void make_deploys(struct control *c)
         d->conf = &d->app->deployments[d->app->active];
         d->deployed_wall_ns = clock_wall_ns();
         d->numbers = numbers_resolve(d->conf, &(struct plan){.batch_wait_s = -1});
-        d->n_replicas = d->conf->num_replicas;
+        d->n_replicas = d->conf->num_replicas ? d->conf->num_replicas : 1;
         d->replicas = xcalloc(d->n_replicas + 1, sizeof *d->replicas);
         for (uint32_t k = 0; k < d->n_replicas; k++) {
             d->replicas[k].deploy = d;

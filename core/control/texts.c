@@ -63,6 +63,10 @@ char *texts_worker(const struct control *c, const struct deploy *d, const struct
     add_path(j, "cache_dir", c->state_dir, "cache");
     cJSON_AddRawToObject(j, "config", d->config_json ? d->config_json : "{}");
     add_devices(j, c, d, r);
+    struct buf warmups = {0};
+    conf_warmups_json(conf, &warmups);
+    cJSON_AddRawToObject(j, "warmup_requests", buf_cstr(&warmups));
+    buf_finish(&warmups);
     add(j, "max_ongoing_requests", d->numbers.max_ongoing_requests);
     add(j, "max_batch_size", d->numbers.max_batch_size);
     add(j, "batch_wait_s", d->numbers.batch_wait_s);

@@ -39,6 +39,10 @@ static void same_twice(void **state)
         "applications: [{plugin: echo, deployments: [{name: a, config: {a: 1, b: [1, {c: ~}, []],"
         " d: {}, e: 'yes', f: \"x\\ny\\t\\\"\\\\ \\x7f\\u2028\", g: '$${h}', 'i j': 1.5e300,"
         " '': '', k: -0.1, l: '12', m: 'null', n: '- o', p: 'ä€😀', q: 0x1f, r: true, s: Yes}}]}]",
+        "applications: [{plugin: echo, deployments: [{name: a, warmup_requests: [{},"
+        " {method: get, path: '/a?b=${HOME}', body: ' x\n'}, {json: [], expect_status: 204},"
+        " {json: {a: [1, {}], b: 'true'}, content_type: a/b}], rolling_update_percentage: "
+        "0.001}]}]",
         "http_options: {port: 1, root_path: /api, max_body_bytes: 1000, request_timeout_s: 250ms}\n"
         "logging_config: {encoding: json, log_level: debug, enable_access_log: false}\n"
         "orphan_timeout_s: 2h\napplications: []",
@@ -172,14 +176,98 @@ static void doc_is_current(void **state)
     buf_finish(&doc);
 }
 
+// As a worker's orders have them.
+static void warmups_in_orders(void **state)
+{
+    static const char text[] =
+        "applications: [{plugin: echo, deployments: [{name: a, warmup_requests: [{},"
+        " {method: GET, path: '/a?b', body: \"x\\n\", expect_status: 204},"
+        " {json: {a: [1]}, content_type: a/b}]}]}]";
+    static const char want[] =
+        "[{\"method\":\"POST\",\"path\":\"/\",\"content_type\":\"\",\"body\":\"\","
+        "\"expect_status\":0},"
+        "{\"method\":\"GET\",\"path\":\"/a?b\",\"content_type\":\"text/plain\",\"body\":\"x\\n\","
+        "\"expect_status\":204},"
+        "{\"method\":\"POST\",\"path\":\"/\",\"content_type\":\"a/b\","
+        "\"body\":\"{\\\"a\\\":[1]}\",\"expect_status\":0}]";
+    struct conf_file f = {0};
+    struct buf out = {0};
+
+    (void)state;
+    assert_int_equal(conf_load_bytes("t", text, sizeof text - 1, &f, NULL), 0);
+    conf_warmups_json(&f.apps[0].deployments[0], &out);
+    assert_string_equal(buf_cstr(&out), want);
+    buf_finish(&out);
+    conf_finish(&f);
+}
+
+// Bodies are bounded, each and all together.
+static void warmups_are_bounded(void **state)
+{
+    static const struct {
+        size_t bytes, n;
+        bool good;
+    } sizes[] = {{CONF_WARMUP_BODY_MAX, 4, true},
+                 {CONF_WARMUP_BODY_MAX + 1, 1, false},
+                 {CONF_WARMUP_BODY_MAX, 5, false},
+                 {1, CONF_WARMUPS_MAX, true},
+                 {1, CONF_WARMUPS_MAX + 1, false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct buf yaml = {0};
+        struct conf_file f = {0};
+        buf_puts(&yaml, "applications: [{plugin: echo, deployments: [{name: a, warmup_requests: [");
+        for (size_t k = 0; k < sizes[i].n; k++) {
+            buf_puts(&yaml, k ? ",{body: " : "{body: ");
+            for (size_t b = 0; b < sizes[i].bytes; b++)
+                buf_puts(&yaml, "x");
+            buf_puts(&yaml, "}");
+        }
+        buf_puts(&yaml, "]}]}]");
+        int rc = conf_load_bytes("t", buf_cstr(&yaml), buf_len(&yaml), &f, NULL);
+        assert_int_equal(rc == 0, sizes[i].good);
+        conf_finish(&f);
+        buf_finish(&yaml);
+    }
+}
+
+// What autoscaling begins with, 0 included.
+static void replicas_at_the_start(void **state)
+{
+    static const struct {
+        const char *text;
+        uint32_t want;
+    } starts[] = {
+        {"autoscaling_config: {min_replicas: 0, max_replicas: 2}", 0},
+        {"autoscaling_config: {min_replicas: 0, initial_replicas: 0, max_replicas: 2}", 0},
+        {"autoscaling_config: {min_replicas: 0, initial_replicas: 2, max_replicas: 2}", 2},
+        {"autoscaling_config: {min_replicas: 2, max_replicas: 2}", 2},
+        {"autoscaling_config: {}", 1},
+        {"num_replicas: auto", 1},
+        {"num_replicas: 4", 4},
+        {"", 1},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
+        struct conf_file f = {0};
+        char text[256];
+        snprintf(text, sizeof text, "applications: [{plugin: p, deployments: [{name: a%s%s}]}]",
+                 *starts[i].text ? ", " : "", starts[i].text);
+        assert_int_equal(conf_load_bytes("t", text, strlen(text), &f, NULL), 0);
+        assert_int_equal(f.apps[0].deployments[0].num_replicas, starts[i].want);
+        conf_finish(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_twice),
-        cmocka_unit_test(shows_what_holds),
-        cmocka_unit_test(hides_secrets),
-        cmocka_unit_test(defaults_load),
-        cmocka_unit_test(json_has_every_number),
+        cmocka_unit_test(same_twice),          cmocka_unit_test(warmups_in_orders),
+        cmocka_unit_test(warmups_are_bounded), cmocka_unit_test(replicas_at_the_start),
+        cmocka_unit_test(shows_what_holds),    cmocka_unit_test(hides_secrets),
+        cmocka_unit_test(defaults_load),       cmocka_unit_test(json_has_every_number),
         cmocka_unit_test(doc_is_current),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
