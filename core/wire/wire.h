@@ -41,6 +41,8 @@ enum wire_status {
     WS_DEGRADED = 4, // health() > 0: no new work for now
 };
 
+enum { WIRE_STATUS_UNKNOWN = -1 }; // died.status: its end was seen, not how
+
 // flags of SUBMIT, BODY and DATA
 enum {
     WIRE_FIN = 1u,        // last of its body; nothing follows
