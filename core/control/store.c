@@ -112,7 +112,7 @@ static int check_key(const char *key, struct err *err)
 int store_get(struct store *s, const char *key, struct buf *ret_value, uint64_t *ret_revision,
               struct err *err)
 {
-    struct store_row row;
+    struct store_row row = {0};
     int rc = check_key(key, err);
     if (rc == 0)
         rc = store_rows_get(&s->q, key, &row, ret_value, err);
@@ -120,7 +120,7 @@ int store_get(struct store *s, const char *key, struct buf *ret_value, uint64_t 
         return rc;
     if (rc == 0) { // a damaged tree may lose a key: it must be missing in the whole too
         rc = store_rows_scan(&s->q, &s->meta, NULL, NULL, err);
-        return rc < 0 ? rc : err_set(err, SV_E_NOT_FOUND, "key '%s' is not there", key);
+        return rc < 0 ? rc : err_set(err, SV_E_NOT_FOUND, "key '%.64s' is not there", key);
     }
     if (ret_revision)
         *ret_revision = row.revision;
@@ -179,10 +179,10 @@ static int check_op(const struct store_op *op, struct err *err)
     if (rc < 0)
         return rc;
     if (op->if_revision < STORE_ANY || (op->remove && op->compare))
-        return err_set(err, SV_E_INVALID, "key '%s': a bad operation", op->key);
+        return err_set(err, SV_E_INVALID, "key '%.64s': a bad operation", op->key);
     if (op->value.n > STORE_VALUE_MAX)
-        return err_set(err, SV_E_TOO_LARGE, "the value of '%s' has %zu bytes; at most %d", op->key,
-                       op->value.n, STORE_VALUE_MAX);
+        return err_set(err, SV_E_TOO_LARGE, "the value of '%.64s' has %zu bytes; at most %d",
+                       op->key, op->value.n, STORE_VALUE_MAX);
     return 0;
 }
 
@@ -199,7 +199,7 @@ static int check_ops(const struct store_op *ops, uint32_t n, struct err *err)
         bytes += strlen(ops[i].key) + ops[i].value.n;
         for (uint32_t j = 0; j < i; j++)
             if (strcmp(ops[i].key, ops[j].key) == 0)
-                return err_set(err, SV_E_INVALID, "key '%s' is named twice in a transaction",
+                return err_set(err, SV_E_INVALID, "key '%.64s' is named twice in a transaction",
                                ops[i].key);
     }
     if (bytes > STORE_TXN_BYTES)
@@ -214,15 +214,15 @@ static int compare(const struct store_op *op, bool found, uint64_t revision, str
         return 0;
     if (!found)
         return err_set(err, STORE_E_CONFLICT,
-                       "key '%s' is not there; it was to have revision %" PRId64, op->key,
+                       "key '%.64s' is not there; it was to have revision %" PRId64, op->key,
                        op->if_revision);
     if (op->if_revision == 0)
         return err_set(err, STORE_E_CONFLICT,
-                       "key '%s' is there with revision %" PRIu64 "; it was not to be", op->key,
+                       "key '%.64s' is there with revision %" PRIu64 "; it was not to be", op->key,
                        revision);
     return err_set(err, STORE_E_CONFLICT,
-                   "key '%s' has revision %" PRIu64 "; it was to have %" PRId64, op->key, revision,
-                   op->if_revision);
+                   "key '%.64s' has revision %" PRIu64 "; it was to have %" PRId64, op->key,
+                   revision, op->if_revision);
 }
 
 static int check_lease(const struct store *s, const struct store_op *op, struct err *err)
@@ -230,9 +230,10 @@ static int check_lease(const struct store *s, const struct store_op *op, struct 
     for (uint32_t i = 0; i < s->n_leases; i++)
         if (s->leases[i].id == op->lease)
             return 0;
-    return op->lease == 0 ? 0
-                          : err_set(err, SV_E_NOT_FOUND, "key '%s': lease %" PRIu64 " is not there",
-                                    op->key, op->lease);
+    return op->lease == 0
+               ? 0
+               : err_set(err, SV_E_NOT_FOUND, "key '%.64s': lease %" PRIu64 " is not there",
+                         op->key, op->lease);
 }
 
 // Reads what the operations meet and compares. revision 0 in old[]: the key is not there.
@@ -271,7 +272,7 @@ static int change(struct store_txn *t, const struct store_op *op, const struct s
 int store_txn(struct store *s, const struct store_op *ops, uint32_t n, uint64_t *ret_revision,
               struct err *err)
 {
-    struct store_row old[STORE_OPS_MAX];
+    struct store_row old[STORE_OPS_MAX] = {0};
     struct store_txn t;
     int rc = check_ops(ops, n, err);
     if (rc == 0)

@@ -226,10 +226,12 @@ static int ask_number(struct store_sqlite *q, const char *text, int64_t *ret, st
 
 static int check_format(struct store_sqlite *q, struct err *err)
 {
-    int64_t id, format;
-    if (ask_number(q, "PRAGMA application_id", &id, err) < 0 ||
-        ask_number(q, "PRAGMA user_version", &format, err) < 0)
-        return STORE_E_DAMAGED;
+    int64_t id = 0, format = 0;
+    int rc = ask_number(q, "PRAGMA application_id", &id, err);
+    if (rc == 0)
+        rc = ask_number(q, "PRAGMA user_version", &format, err);
+    if (rc < 0)
+        return rc;
     if (id != STORE_APPLICATION_ID)
         return store_sqlite_damaged(q, err, "a database of another program (application id %lld)",
                                     (long long)id);
