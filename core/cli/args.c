@@ -46,8 +46,10 @@ static int take_option(struct args *a, int argc, char **argv, int *i, struct err
     if (!arg && !a->other)
         return unknown(a->table, text, err);
     if (arg && arg->flag) {
-        if (text[n])
+        if (text[n] && !arg->value)
             return err_set(err, SV_E_INVALID, "'%s' takes no value", arg->name);
+        if (text[n])
+            *arg->value = text + n + 1;
         *arg->flag = true;
         return 0;
     }

@@ -11,7 +11,7 @@ struct err;
 struct arg {
     const char *name;   // with its dashes; NULL ends the table
     const char **value; // takes a value
-    bool *flag;         // or none
+    bool *flag;         // or none; with both the value is optional and stands behind a '='
 };
 
 struct args {

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/cli.h"
 
+#include "abi/plugin.h"
+#include "base/buf.h"
 #include "base/check.h"
+#include "base/err.h"
 #include "base/mem.h"
 #include "base/str.h"
+
+#include <cjson/cJSON.h>
 
 #include <limits.h>
 #include <stdarg.h>
@@ -13,6 +18,13 @@
 #include <string.h>
 #include <unistd.h>
 
+// The server that a command is for.
+#define SERVER "[--state DIR | --address URL]"
+#define SERVER_HELP                                                                                \
+    "  --state DIR              the server's state folder (as for serve)\n"                        \
+    "  -a, --address URL        the server's admin API, as http://127.0.0.1:8265 "                 \
+    "($SALVER_ADDRESS)\n"
+
 static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
@@ -20,14 +32,16 @@ static const struct command {
     const char *help; // after the usage line
 } commands[] = {
     {"serve", cmd_serve,
-     "salver serve FILE [--host H] [--port P] [--state DIR] [--plugins DIR]\n"
-     "                   [--allow-unauthenticated] [--log text|json]\n"
+     "salver serve FILE [--host H] [--port P] [--admin-port P] [--state DIR]\n"
+     "                   [--plugins DIR] [--allow-unauthenticated] [--log text|json]\n"
      "       salver serve --plugin NAME [--KEY VALUE ...]",
      "serve the applications of a YAML file, or one plugin",
      "Runs in the foreground and says when it is ready. SIGTERM stops it after the requests in\n"
      "flight, SIGHUP replaces its ingresses.\n\n"
      "  --host H                 address to listen on (file: http_options.host, 127.0.0.1)\n"
      "  --port P                 port, 0 = any free one (file: http_options.port, 8000)\n"
+     "  --admin-port P           port of the admin API on loopback, 0 = none (file: admin.port, "
+     "8265)\n"
      "  --state DIR              state folder ($XDG_STATE_HOME/salver, ~/.local/state/salver)\n"
      "  --plugins DIR            look for plugins here first\n"
      "  --allow-unauthenticated  let everybody who reaches the host use it\n"
@@ -39,8 +53,10 @@ static const struct command {
      "1 when a plugin is.\n"},
     {"config", cmd_config, "salver config --defaults\n       salver config FILE",
      "print every key with its default, or what holds for a file", ""},
-    {"status", cmd_status, "salver status [--json] [--state DIR]", "say how a running server is",
-     ""},
+    {"status", cmd_status, "salver status [-n NAME] [--json] " SERVER,
+     "say how a running server is",
+     "  -n, --name NAME          this application alone\n"
+     "  --json                   everything, for programs\n" SERVER_HELP},
     {"inspect", cmd_inspect, "salver inspect PLUGIN.so [--json]",
      "look at a plugin in a process of its own", ""},
     {"plugin", cmd_plugin, "salver plugin new NAME [DIR]", "write a plugin to start from", ""},
@@ -59,7 +75,7 @@ static void print_usage(FILE *to)
 {
     fputs("usage: salver COMMAND ...\n\n", to);
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-        fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].about);
+        fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].about);
     fputs("\n`salver COMMAND --help` says more.\n", to);
 }
 
@@ -107,6 +123,19 @@ int cli_fail(int status, const char *fmt, ...)
     fputc('\n', stderr);
     va_end(ap);
     return status;
+}
+
+int cli_unknown_app(const cJSON *applications, const char *name, struct err *err)
+{
+    struct buf known = {0};
+    const cJSON *it;
+    cJSON_ArrayForEach(it, applications)
+        buf_printf(&known, "%s'%s'", buf_len(&known) ? ", " : "", it->string);
+    int rc = err_set(err, SV_E_NOT_FOUND, "there is no application '%s'; there %s %s", name,
+                     cJSON_GetArraySize(applications) == 1 ? "is" : "are",
+                     buf_len(&known) ? buf_cstr(&known) : "none");
+    buf_finish(&known);
+    return rc;
 }
 
 static char *absolute(char *own_path)

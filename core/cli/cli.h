@@ -4,6 +4,7 @@
  * cli - the commands that people type. Exit status: 0; 1 a failure at run time; 2 bad usage or a
  * bad file.
  */
+struct cJSON;
 struct err;
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
@@ -24,3 +25,5 @@ int cmd_version(int argc, char **argv);
 __attribute__((format(printf, 2, 3))) int cli_fail(int status, const char *fmt, ...);
 // --state, else $XDG_STATE_HOME/salver, else ~/.local/state/salver; absolute. The caller's, xfree.
 char *cli_state_dir(const char *given);
+// SV_E_NOT_FOUND with the names that there are in `applications`, an object.
+int cli_unknown_app(const struct cJSON *applications, const char *name, struct err *err);

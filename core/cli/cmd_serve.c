@@ -25,7 +25,7 @@
 enum { OPTIONS_MAX = 256 }; // of --plugin
 
 struct serve {
-    const char *file, *host, *port, *state, *plugins, *log, *plugin;
+    const char *file, *host, *port, *admin_port, *state, *plugins, *log, *plugin;
     bool allow_unauthenticated;
     const char *keys[OPTIONS_MAX], *values[OPTIONS_MAX];
     uint32_t n_options;
@@ -80,6 +80,7 @@ static int parse(struct serve *s, int argc, char **argv, struct err *err)
     const char *words[2] = {NULL, NULL};
     const struct arg table[] = {{"--host", &s->host, NULL},
                                 {"--port", &s->port, NULL},
+                                {"--admin-port", &s->admin_port, NULL},
                                 {"--state", &s->state, NULL},
                                 {"--plugins", &s->plugins, NULL},
                                 {"--log", &s->log, NULL},
@@ -117,13 +118,26 @@ static int load(struct serve *s, struct err *err)
     return rc;
 }
 
+static int take_port(const char *option, const char *text, uint32_t *ret, struct err *err)
+{
+    int64_t port;
+    if (!text)
+        return 0;
+    if (str_to_i64(text, &port, NULL) < 0 || port < 0 || port > UINT16_MAX)
+        return err_set(err, SV_E_INVALID, "%s is '%s'; it can be 0 to %d", option, text,
+                       UINT16_MAX);
+    *ret = (uint32_t)port;
+    return 0;
+}
+
 // The command line over the file.
 static int apply(struct serve *s, struct err *err)
 {
-    int64_t port = s->conf.http.port;
-    if (s->port && (str_to_i64(s->port, &port, err) < 0 || port < 0 || port > UINT16_MAX))
-        return err_set(err, SV_E_INVALID, "--port is '%s'; it can be 0 to %d", s->port, UINT16_MAX);
-    s->conf.http.port = (uint32_t)port;
+    int rc = take_port("--port", s->port, &s->conf.http.port, err);
+    if (rc == 0)
+        rc = take_port("--admin-port", s->admin_port, &s->conf.admin.port, err);
+    if (rc < 0)
+        return rc;
     if (s->host)
         s->conf.http.host = s->host;
     if (s->log)
@@ -153,6 +167,8 @@ static char *control_orders(const struct serve *s)
     for (uint32_t i = 0; i < s->n_options; i++)
         cJSON_AddStringToObject(options, s->keys[i], s->values[i]);
     cJSON_AddStringToObject(j, "host", s->conf.http.host);
+    if (s->admin_port)
+        cJSON_AddNumberToObject(j, "admin_port", s->conf.admin.port);
     if (s->plugins)
         cJSON_AddStringToObject(j, "plugins", s->plugins);
     char *text = cJSON_PrintUnformatted(j);

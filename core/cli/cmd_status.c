@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/buf.h"
 #include "base/err.h"
-#include "base/mem.h"
 #include "cli/args.h"
 #include "cli/ask.h"
 #include "cli/cli.h"
@@ -11,28 +10,36 @@
 #include <stdio.h>
 
 static void print_all(const cJSON *j);
+static int keep_one(cJSON *j, const char *name, struct err *err);
 
 int cmd_status(int argc, char **argv)
 {
-    const char *state = NULL, *words[1] = {NULL};
+    const char *state = NULL, *address = NULL, *name = NULL, *words[1] = {NULL};
     bool json = false;
-    const struct arg table[] = {
-        {"--state", &state, NULL}, {"--json", NULL, &json}, {NULL, NULL, NULL}};
+    const struct arg table[] = {{"--state", &state, NULL}, {"--address", &address, NULL},
+                                {"-a", &address, NULL},    {"--name", &name, NULL},
+                                {"-n", &name, NULL},       {"--json", NULL, &json},
+                                {NULL, NULL, NULL}};
     struct args a = {.table = table, .words = words, .max_words = 0};
     struct buf body = {0};
     struct err err;
     if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail(CLI_USAGE, "status: %s", err.msg);
-    char *dir = cli_state_dir(state), *path = xasprintf("%s/control.sock", dir);
-    int rc = ask_get(path, "/status", &body, &err);
-    xfree(dir);
-    xfree(path);
+    struct ask_server server;
+    if (ask_server_init(&server, state, address, &err) < 0)
+        return cli_fail(CLI_USAGE, "status: %s", err.msg);
+    int rc = ask(&server, &(struct ask_request){.method = "GET", .path = "/status"}, &body, &err);
+    ask_server_finish(&server);
     if (rc < 0)
         return cli_fail(CLI_FAILED, "status: %s", err.msg);
     cJSON *j = cJSON_ParseWithLength(buf_head(&body), buf_len(&body));
     buf_finish(&body);
     if (!j)
         return cli_fail(CLI_FAILED, "status: the server's answer is not JSON");
+    if (name && keep_one(j, name, &err) < 0) {
+        cJSON_Delete(j);
+        return cli_fail(CLI_FAILED, "status: %s", err.msg);
+    }
     char *text = json ? cJSON_Print(j) : NULL;
     if (text)
         puts(text);
@@ -41,6 +48,19 @@ int cmd_status(int argc, char **argv)
     cJSON_free(text);
     cJSON_Delete(j);
     return CLI_OK;
+}
+
+// Of the applications the one that was asked for.
+static int keep_one(cJSON *j, const char *name, struct err *err)
+{
+    cJSON *all = cJSON_GetObjectItemCaseSensitive(j, "applications");
+    cJSON *one = cJSON_DetachItemFromObjectCaseSensitive(all, name);
+    if (!one)
+        return cli_unknown_app(all, name, err);
+    cJSON *only = cJSON_CreateObject();
+    cJSON_AddItemToObject(only, name, one);
+    cJSON_ReplaceItemInObjectCaseSensitive(j, "applications", only);
+    return 0;
 }
 
 static const cJSON *get(const cJSON *j, const char *key)

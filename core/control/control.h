@@ -26,7 +26,7 @@
 #include "wire/page.h"
 
 struct cJSON;
-struct http_server;
+struct admin;
 struct page_metric;
 
 enum {
@@ -107,7 +107,7 @@ struct control {
     struct turn_item push; // a snapshot is due
     uint64_t snapshot_version;
     char *snapshot_body; // owned: the last one without its version
-    struct http_server *admin;
+    struct admin *admin;
     uv_timer_t watch, live_timer;
     uint64_t watched_ns;
     struct buf to_bury; // child ids of folded pages, oldest first

@@ -9,6 +9,7 @@ ports to use (18600-18699), SALVER_FIGURES a file that gets one JSON line per fi
 import collections
 import contextlib
 import csv
+import http.client
 import io
 import json
 import mmap
@@ -193,6 +194,7 @@ class Server:
         access_log=False,
         prefix=(),
         ready=None,
+        admin_port=0,  # 0: no admin API on TCP, so that servers side by side don't meet there
     ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +223,8 @@ class Server:
             self.state,
             "--plugins",
             plugins,
+            "--admin-port",
+            admin_port,
         ]
         self.process = None
         self.ready = ready or {}  # {application: what to GET until it answers 200, None: nothing}
@@ -298,6 +302,21 @@ class Server:
             check=True,
         )
         return json.loads(out.stdout)
+
+    def admin(self, method, path, body=None, headers=None, timeout=30):
+        """A request to the admin API over the socket in the state folder; a dict or list is sent as
+        JSON. Its status and the answer, parsed where it is JSON."""
+        headers = dict(headers or {})
+        if isinstance(body, (dict, list)):
+            body = json.dumps(body)
+            headers.setdefault("content-type", "application/json")
+        connection = UnixConnection(self.state / "control.sock", timeout)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            is_json = answer.headers.get("content-type", "").startswith("application/json")
+            return answer.status, json.loads(text) if is_json and text else text
 
     def metrics(self):
         return Metrics(self.get("/metrics").body.decode())
@@ -398,6 +417,17 @@ def read_answer(f):
     if len(body) != n:
         raise ConnectionError("a body was cut short")
     return Answer(status, headers, body)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout=30):
+        super().__init__("localhost", timeout=timeout)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
 
 
 def request(port, path, method="GET", body=None, headers=(), timeout=30):

@@ -33,6 +33,9 @@ static const struct {
     {"a b c", "'c' is one argument too many", false},
     {"--port", "'--port' needs a value", false},
     {"--key", "'--key' needs a value", true},
+    {"--wait a", "port= all=0 words=a, others= wait=1:", false},
+    {"--wait=5 a", "port= all=0 words=a, others= wait=1:5", false},
+    {"a --wait=", "port= all=0 words=a, others= wait=1:", false},
     {"--all=1", "'--all' takes no value", false},
     {"--prot 1", "did you mean '--port'", false},
     {"--unheard", "--help", false},
@@ -60,9 +63,12 @@ static void lines_are_read(void **state)
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char line[128], got[512], others[128] = "", *argv[ARGV_MAX];
         const char *port = "", *words[WORDS_MAX] = {0};
-        bool all = false;
-        const struct arg table[] = {
-            {"--port", &port, NULL}, {"--all", NULL, &all}, {NULL, NULL, NULL}};
+        const char *wait_for = "";
+        bool all = false, waits = false;
+        const struct arg table[] = {{"--port", &port, NULL},
+                                    {"--all", NULL, &all},
+                                    {"--wait", &wait_for, &waits},
+                                    {NULL, NULL, NULL}};
         struct args a = {.table = table,
                          .words = words,
                          .max_words = WORDS_MAX,
@@ -76,6 +82,8 @@ static void lines_are_read(void **state)
             snprintf(got, sizeof got, "port=%s all=%d words=%s%s%s%s others=%s", port, all,
                      words[0] ? words[0] : "", words[0] ? "," : "", words[1] ? words[1] : "",
                      words[1] ? "," : "", others);
+        if (!err.code && waits)
+            sprintf(got + strlen(got), " wait=1:%s", wait_for);
         if (err.code ? !strstr(got, rows[i].want) : strcmp(got, rows[i].want) != 0)
             fail_msg("'%s': %s", rows[i].line, got);
     }
