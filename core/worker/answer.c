@@ -33,7 +33,9 @@ void answer_pump(struct hub *h, struct request *r)
     pthread_mutex_lock(&r->lock);
     r->took += (uint32_t)r->in_done;
     r->in_done = 0;
-    if (n && r->state != RS_OVER) {
+    if (r->own) {
+        warmup_hear(h, r);
+    } else if (n && r->state != RS_OVER) {
         over = put_answer(r, n);
         if (!over)
             put_window(r, &n->link.out);
@@ -161,13 +163,16 @@ static void leave(struct hub *h, struct request *r)
     struct neighbour *n = r->from;
     r->state = RS_OVER;
     r->from = NULL;
-    slots_end(&h->slots, r->peer);
+    if (!r->own)
+        slots_end(&h->slots, r->peer);
     map_take(&h->requests, r->pub.id);
     atomic_store_explicit(&h->page->in_flight, --h->in_flight, memory_order_relaxed);
     if (n && !n->gone)
         neighbour_free_later(n, r->page_slot);
     else
         page_request_free(h->page, r->page_slot);
+    if (r->own)
+        warmup_over(h, r);
     uint64_t epoch = atomic_load(&h->engine.threads[0].epoch);
     if (epoch & 1 && epoch == r->end_epoch)
         list_push(&h->limbo, &r->limbo);

@@ -293,7 +293,8 @@ static void submit(struct engine_thread *t, struct request *r)
     char text[HOST_TEXT_MAX];
     if (!give(t, r))
         return;
-    metrics_add(e->given, 1);
+    if (!r->own)
+        metrics_add(e->given, 1);
     host_clear_text(&e->host);
     engine_enter(t, PD_SUBMIT);
     int rc = e->plugin.d.submit(e->self, &r->pub);
@@ -475,7 +476,8 @@ static void note_duration(struct engine_thread *t, uint64_t ns)
 static void run_batch(struct engine_thread *t, struct request **reqs, sv_req **pubs, uint32_t n)
 {
     struct engine *e = t->engine;
-    metrics_add(e->given, n);
+    if (!reqs[0]->own)
+        metrics_add(e->given, n);
     host_clear_text(&e->host);
     atomic_store(&t->last_deadline_ns, last_deadline(reqs, n));
     engine_enter(t, PD_RUN);

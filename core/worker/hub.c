@@ -170,7 +170,7 @@ void hub_cancel(struct hub *h, struct request *r, enum wire_why why)
         return;
     r->told = true;
     request_cancel(r, why);
-    if (atomic_load(&r->given))
+    if (atomic_load(&r->given) && !r->own)
         metrics_add(h->cancelled, 1);
     if (r->state == RS_QUEUED)
         batch_remove(&h->batch, &r->item);
@@ -210,8 +210,10 @@ static struct run *next_run(struct hub *h, uint64_t now, bool full_only, uint64_
         request_ref(r);
         run->reqs[i] = r;
     }
-    metrics_observe(h->batch_size, n);
-    metrics_add(h->batches[reason], 1);
+    if (!run->reqs[0]->own) { // else it is alone
+        metrics_observe(h->batch_size, n);
+        metrics_add(h->batches[reason], 1);
+    }
     return run;
 }
 
@@ -389,7 +391,7 @@ void hub_set_numbers(struct hub *h)
     slots_resize(&h->slots, n.cap);
 }
 
-static void become_ready(struct hub *h)
+static void on_loaded(struct hub *h)
 {
     struct engine *e = &h->engine;
     struct err err = {0};
@@ -398,13 +400,23 @@ static void become_ready(struct hub *h)
         if (engine_thread_start(e, i, &err) < 0)
             hub_die(h, WORKER_EXIT_FAILED, "%s", err.msg);
     atomic_store(&h->page->n_threads, e->n_threads);
-    if (h->drain.phase != DRAIN_NONE)
-        return;
+    if (h->drain.phase == DRAIN_NONE)
+        warmup_begin(h);
+}
+
+void hub_ready(struct hub *h)
+{
     slots_close(&h->slots, false);
     h->progress = 1;
     hub_set_state(h, WS_READY, "");
     LOGI("ready: plugin %s, %u slots", h->page->plugin, h->slots.cap);
     change_next(h);
+}
+
+void hub_fail(struct hub *h, const char *text)
+{
+    hub_set_state(h, WS_FAILED, text);
+    hub_die(h, WORKER_EXIT_FAILED, "%s", text);
 }
 
 static void on_health(struct hub *h, const struct event *ev)
@@ -430,11 +442,10 @@ static void on_event(struct hub *h, struct event *ev)
 {
     switch (ev->kind) {
     case EVENT_READY:
-        become_ready(h);
+        on_loaded(h);
         break;
     case EVENT_FAILED:
-        hub_set_state(h, WS_FAILED, ev->text);
-        hub_die(h, WORKER_EXIT_FAILED, "%s", ev->text);
+        hub_fail(h, ev->text);
     case EVENT_PROGRESS:
         h->progress = ev->done;
         snprintf(h->text, sizeof h->text, "%s", ev->text);
@@ -479,6 +490,8 @@ static void check_liveness(struct hub *h, uint64_t now)
     struct liveness_limits limits = {.stall_ns = ns_of(h->orders.stall_timeout_s),
                                      .run_ns = ns_of(h->orders.run_timeout_s),
                                      .load_ns = ns_of(h->orders.load_timeout_s)};
+    if (h->warmup.on)
+        warmup_soften(&limits);
     for (uint32_t i = 0; i < e->n_threads; i++) {
         struct page_thread *seen = &h->page->threads[i];
         uint64_t sign = atomic_load(&seen->sign_ns), foreign = atomic_load(&e->foreign_ns), limit;
@@ -520,6 +533,7 @@ static void on_tick(uv_timer_t *t)
     atomic_store(&h->page->heartbeat_ns, now);
     if (!h->booted)
         return;
+    warmup_tick(h, now);
     check_liveness(h, now);
     check_deadlines(h, now);
     if (h->state == WS_READY || h->state == WS_DEGRADED)

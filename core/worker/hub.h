@@ -17,6 +17,7 @@
 #include "worker/drain.h"
 #include "worker/engine.h"
 #include "worker/slots.h"
+#include "worker/warmup.h"
 
 enum {
     HUB_TICK_MS = 250,         // liveness, deadlines, heartbeat
@@ -62,6 +63,7 @@ struct hub {
     bool asking_health;
     struct drain drain;
     struct change change;
+    struct warmup warmup;
     uint64_t told_ns; // control, last time
     struct page_metric *batch_size, *batches[BATCH_REASONS], *cancelled;
 };
@@ -76,5 +78,7 @@ void hub_queue(struct hub *h, struct request *r); // it is whole: into the batch
 void hub_cancel(struct hub *h, struct request *r, enum wire_why why);
 void hub_set_state(struct hub *h, enum wire_status state, const char *text);
 void hub_flush(struct hub *h); // every link
+void hub_ready(struct hub *h); // warmed up: slots are lent from now on
+__attribute__((noreturn)) void hub_fail(struct hub *h, const char *text); // it does not start
 __attribute__((noreturn, format(printf, 3, 4))) void hub_die(struct hub *h, int status,
                                                              const char *fmt, ...);

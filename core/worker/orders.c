@@ -121,6 +121,29 @@ static void read_devices(struct orders *o, const cJSON *tree)
     }
 }
 
+static int read_warmups(struct orders *o, const cJSON *tree, struct err *err)
+{
+    const cJSON *one;
+    o->canary = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(tree, "canary"));
+    cJSON_ArrayForEach(one, cJSON_GetObjectItemCaseSensitive(tree, "warmup_requests"))
+    {
+        struct orders_warmup *w = &o->warmup[o->n_warmups];
+        if (o->n_warmups == ORDERS_WARMUPS_MAX)
+            return err_set(err, SV_E_INVALID, "the orders have more than %d warm-up requests",
+                           ORDERS_WARMUPS_MAX);
+        o->n_warmups++;
+        w->method = take_text(one, "method");
+        w->path = take_text(one, "path");
+        w->content_type = take_text(one, "content_type");
+        w->body = take_text(one, "body");
+        w->expect_status = (uint32_t)number(one, "expect_status", 0, 599);
+        if (!*w->method || *w->path != '/')
+            return err_set(err, SV_E_INVALID, "warm-up request %u has no method, or no path",
+                           o->n_warmups);
+    }
+    return 0;
+}
+
 int orders_parse(struct orders *o, struct bytes json, struct err *err)
 {
     *o = (struct orders){0};
@@ -132,6 +155,7 @@ int orders_parse(struct orders *o, struct bytes json, struct err *err)
     int rc = read_texts(o, tree, err);
     read_numbers(o, tree);
     read_devices(o, tree);
+    rc = rc < 0 ? rc : read_warmups(o, tree, err);
     cJSON_Delete(tree);
     if (rc < 0)
         orders_finish(o);
@@ -152,6 +176,12 @@ void orders_finish(struct orders *o)
     for (uint32_t i = 0; i < o->n_devices; i++) {
         xfree(own(o->device[i].uuid));
         xfree(own(o->device[i].name));
+    }
+    for (uint32_t i = 0; i < o->n_warmups; i++) {
+        xfree(o->warmup[i].method);
+        xfree(o->warmup[i].path);
+        xfree(o->warmup[i].content_type);
+        xfree(o->warmup[i].body);
     }
     *o = (struct orders){0};
 }

@@ -14,7 +14,12 @@
 
 struct err;
 
-enum { ORDERS_DEVICES_MAX = 64 };
+enum { ORDERS_DEVICES_MAX = 64, ORDERS_WARMUPS_MAX = 16 };
+
+struct orders_warmup {                         // a request that the worker makes of itself
+    char *method, *path, *content_type, *body; // owned; path with its query
+    uint32_t expect_status;                    // 0: anything below 500
+};
 
 struct orders {
     char *app, *deployment, *replica; // owned, as all texts here
@@ -29,6 +34,9 @@ struct orders {
     uint64_t plan_device_bytes;
     uint32_t n_devices; // this replica's GPUs; their texts are owned
     sv_device device[ORDERS_DEVICES_MAX];
+    uint32_t n_warmups;
+    struct orders_warmup warmup[ORDERS_WARMUPS_MAX];
+    bool canary; // without warm-ups: GET /, answered by whatever
 };
 
 // What a worker serves by, when the orders, the plugin's plan and the bounds have had their say.

@@ -81,6 +81,7 @@ struct request {
     bool streams;            // body pieces go to input()
     bool whole;              // the last piece of the body came
     bool told;               // that it is cancelled: counted, and cancel() is on its way
+    bool own;                // made by warmup: no slot, no neighbour
     struct buf assembly;     // a websocket message that is not whole yet
     bool head_written, left; // left: its slot is free again
 

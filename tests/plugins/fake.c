@@ -132,7 +132,7 @@ static void entered(fake *f, const sv_req *r)
     atomic_fetch_add(&f->requests, 1);
     f->host->record(f->m_requests, 1);
     f->host->record(f->m_open_max, (double)atomic_load(&f->open_max));
-    trace(f, "given", r);
+    trace(f, r->flags & SV_REQ_WARMUP ? "warmup" : "given", r);
 }
 
 // The one honest end.
