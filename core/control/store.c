@@ -275,9 +275,7 @@ int store_txn(struct store *s, const struct store_op *ops, uint32_t n, uint64_t 
     struct store_row old[STORE_OPS_MAX] = {0};
     struct store_txn t;
     int rc = check_ops(ops, n, err);
-    if (rc == 0)
-        rc = store_txn_begin(&t, s, err);
-    if (rc < 0)
+    if (rc < 0 || (rc = store_txn_begin(&t, s, err)) < 0)
         return rc;
     rc = look(&t, ops, n, old, err);
     for (uint32_t i = 0; rc == 0 && i < n; i++)

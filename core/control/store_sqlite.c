@@ -79,9 +79,22 @@ static bool is_full(int os_error)
     return os_error == ENOSPC || os_error == EDQUOT || os_error == EFBIG;
 }
 
+// Why the file or its log could not be written; 0: SQLite doesn't know.
+static int os_error_of(struct store_sqlite *q)
+{
+    sqlite3_file *log = NULL;
+    int error = 0;
+    sqlite3_file_control(q->db, NULL, SQLITE_FCNTL_JOURNAL_POINTER, &log);
+    if (log && log->pMethods)
+        log->pMethods->xFileControl(log, SQLITE_FCNTL_LAST_ERRNO, &error);
+    if (!error)
+        sqlite3_file_control(q->db, NULL, SQLITE_FCNTL_LAST_ERRNO, &error);
+    return error ? error : sqlite3_system_errno(q->db);
+}
+
 int store_sqlite_err(struct store_sqlite *q, int rc, struct err *err)
 {
-    int os_error = sqlite3_system_errno(q->db);
+    int os_error = os_error_of(q);
     CHECK(rc != SQLITE_MISUSE);
     switch (rc & 0xff) {
     case SQLITE_FULL:
@@ -348,7 +361,7 @@ static int look(struct store_sqlite *q, struct err *err)
 {
     char *log = xasprintf("%s-wal", q->path);
     struct stat db, wal;
-    bool has_db = stat(q->path, &db) == 0, has_wal = stat(log, &wal) == 0,
+    bool has_db = stat(q->path, &db) == 0, has_wal = stat(log, &wal) == 0 && wal.st_size > 0,
          has_mark = access(q->mark_path, F_OK) == 0;
     xfree(log);
     if (!has_db && (has_wal || has_mark))

@@ -261,7 +261,7 @@ static void watches(void **state)
     assert_string_equal(told(&some), "");
     store_watch_close(w);
     again(); // the history is in the file
-    w = watch("a", 5, &all);
+    watch("a", 5, &all);
     assert_string_equal(told(&all), "-a/1@6 +a/0=2@6 +a/1=9@7 ");
     says(store_watch(s, "", 8, write_event, &all, &v, &err), STORE_E_COMPACTED, "revision 7");
     says(store_watch(s, "", 0, write_event, &all, &v, &err), STORE_E_COMPACTED, "list again");
@@ -306,7 +306,7 @@ static void histories_in_bytes(void **state)
     says(store_watch(s, "", 5, write_event, &out, &v, &err), STORE_E_COMPACTED, "after revision 6");
     v = watch("", 6, &out);
     assert_int_equal(store_tick(s, 0, &err), 0);
-    assert_true(buf_len(&out) > 7u * STORE_VALUE_MAX && buf_len(&out) < 8u * STORE_VALUE_MAX);
+    assert_true(buf_len(&out) >> 20 == 7);
     again();
     xfree(large);
     buf_finish(&out);
@@ -496,8 +496,8 @@ static void one_process_at_a_time(void **state)
     uint64_t start = clock_now_ns();
     says(store_open(root, &other, &err), SV_E_UNAVAILABLE, "in use by another process");
     uint64_t waited = clock_now_ns() - start;
-    assert_true(waited > STORE_BUSY_MS * NS_PER_MS / 2);
-    assert_true(waited < 3 * STORE_BUSY_MS * NS_PER_MS);
+    assert_true(waited > NS_PER_MS * STORE_BUSY_MS / 2);
+    assert_true(waited < NS_PER_MS * STORE_BUSY_MS * 3);
     assert_null(other);
     put("still", "1");
     again();
