@@ -72,7 +72,8 @@ struct http_msg {
     uint32_t n_headers;
     const char *peer; // address of the client, without port
     bool http10, head_only, keep_alive, websocket, expects_continue;
-    bool streaming;         // set by on_head: the body goes to on_body as it comes
+    bool streaming; // set by on_head: the body goes to on_body as it comes
+    bool watched;   // set by on_head, of a body that is buffered: on_more tells of each piece
     int64_t content_length; // -1 unknown (chunked)
     uint64_t body_limit;    // bytes; on_head may change it
     struct buf body;        // a buffered body; complete in on_request; a NUL follows the end
@@ -84,6 +85,9 @@ struct http_msg {
 
 const char *http_msg_header(const struct http_msg *m, const char *name); // first one, or NULL
 void http_msg_drop_body(struct http_msg *m); // frees a buffered body that nobody needs any more
+// From on_more or on_request: what was buffered goes to on_body now, in one piece, and the rest as
+// it comes, as if on_head had set `streaming`. Of a body that is whole the holder sees no `fin`.
+void http_msg_stream(struct http_msg *m);
 
 /*
  * What the holder answers. All are called on the loop; a callback may reply, even end, at once.
@@ -92,6 +96,7 @@ void http_msg_drop_body(struct http_msg *m); // frees a buffered body that nobod
  *             m->streaming, m->body_limit, or replies at once (then the body is not read: a small
  *             rest is skipped, else the connection closes after the answer). 100-continue is sent
  *             by http after on_head if no reply was made and a body is expected.
+ * on_more     a watched body has grown: m->body has all of it so far. The holder may reply.
  * on_request  buffered: head and body are whole. Streaming: right after on_head.
  *             Websocket: after on_head; the holder calls http_ws_accept or replies with an error.
  * on_body     streaming bodies: a piece, fin with the last (maybe empty) one. Websocket: a piece of
@@ -103,6 +108,7 @@ void http_msg_drop_body(struct http_msg *m); // frees a buffered body that nobod
  */
 struct http_handler {
     void (*on_head)(void *ctx, struct http_msg *m);
+    void (*on_more)(void *ctx, struct http_msg *m); // NULL: nothing is ever watched
     void (*on_request)(void *ctx, struct http_msg *m);
     void (*on_body)(void *ctx, struct http_msg *m, const char *p, size_t n, bool text, bool fin);
     void (*on_gone)(void *ctx, struct http_msg *m, enum http_gone why);

@@ -337,6 +337,27 @@ void http_msg_drop_body(struct http_msg *m)
     buf_finish(&m->body);
 }
 
+void http_msg_stream(struct http_msg *m)
+{
+    const struct http_server *s = m->conn->server;
+    struct buf body = m->body;
+    m->body = (struct buf){0};
+    m->streaming = true;
+    // It counts as buffered to the end of the exchange: whoever takes it holds it for a while.
+    if (buf_len(&body))
+        s->handler.on_body(s->ctx, m, buf_head(&body), buf_len(&body), false, false);
+    buf_finish(&body);
+}
+
+// A watched body has grown; non-zero when the exchange is over.
+static int tell_more(struct http_conn *c, struct exchange *x)
+{
+    if (!x->msg.watched || x->msg.streaming)
+        return 0;
+    c->server->handler.on_more(c->server->ctx, &x->msg);
+    return ended(c, x) ? HPE_USER : 0;
+}
+
 static void message_whole(struct http_conn *c, struct exchange *x)
 {
     conn_event(c, CE_WHOLE);
@@ -392,7 +413,7 @@ static int deliver(struct exchange *x, const char *p, size_t n)
         if (m->content_length > 0 && !m->body.data && m->content_length <= HTTP_EAGER_BODY)
             buf_reserve(&m->body, (size_t)m->content_length + 1);
         buf_put(&m->body, p, n);
-        return 0;
+        return tell_more(c, x);
     }
     c->server->handler.on_body(c->server->ctx, m, p, n, false, false);
     return ended(c, x) ? HPE_USER : 0;
@@ -444,7 +465,7 @@ void request_body_direct(struct http_conn *c, size_t n)
     x->left -= n;
     c->body_bytes += n;
     x->msg.body_bytes += n;
-    if (x->left == 0)
+    if (tell_more(c, x) == 0 && x->left == 0)
         message_whole(c, x);
 }
 

@@ -40,6 +40,7 @@ struct world {
     int gone, bad, drained, conns;
     enum http_gone why;
     size_t sent, streamed;
+    struct buf collected; // of a watched body that streams
     bool paused;
 };
 static struct world *world;
@@ -91,8 +92,21 @@ static void on_head(void *ctx, struct http_msg *m)
         m->streaming = true;
     if (strcmp(m->path, "/limit5") == 0)
         m->body_limit = 5;
+    m->watched = strcmp(m->path, "/watch") == 0;
     if (strcmp(m->path, "/reject") == 0)
         http_reply_error(m, -403, "not you", NULL, "id1", 7);
+}
+
+// A watched body is refused where it has an R, and streams from an S on.
+static void on_more(void *ctx, struct http_msg *m)
+{
+    (void)ctx;
+    assert_true(m->watched && buf_len(&m->body) == m->body_bytes);
+    if (memchr(buf_head(&m->body), 'R', buf_len(&m->body))) {
+        http_reply_error(m, -404, "not that", NULL, NULL, 0);
+    } else if (memchr(buf_head(&m->body), 'S', buf_len(&m->body))) {
+        http_msg_stream(m);
+    }
 }
 
 static void on_request(void *ctx, struct http_msg *m)
@@ -106,7 +120,7 @@ static void on_request(void *ctx, struct http_msg *m)
         http_reply_head(m, 200, NULL, -1, NULL);
     else if (strcmp(p, "/hi") == 0)
         reply(m, 2, "hi");
-    else if (strcmp(p, "/echo") == 0 || strcmp(p, "/limit5") == 0)
+    else if (strcmp(p, "/echo") == 0 || strcmp(p, "/limit5") == 0 || m->watched)
         reply(m, -1, buf_len(&m->body) ? buf_head(&m->body) : "");
     else if (strcmp(p, "/short") == 0)
         reply(m, 5, "abc");
@@ -139,6 +153,12 @@ static void on_body(void *ctx, struct http_msg *m, const char *p, size_t n, bool
         world->held = m;
         world->paused = true;
         http_read_pause(m);
+        return;
+    }
+    if (m->watched) {
+        buf_put(&world->collected, p, n);
+        if (fin)
+            reply(m, -1, buf_cstr(&world->collected));
         return;
     }
     http_reply_body(m, p, n);
@@ -185,8 +205,8 @@ static void on_sent(void *ctx, struct http_msg *m, size_t n)
     world->sent += n;
 }
 
-static const struct http_handler handler = {on_head,  on_request, on_body, on_gone,
-                                            on_drain, on_bad,     on_conn, on_sent};
+static const struct http_handler handler = {on_head,  on_more, on_request, on_body, on_gone,
+                                            on_drain, on_bad,  on_conn,    on_sent};
 
 static void world_open(struct world *w, const struct http_limits *limits)
 {
@@ -215,6 +235,7 @@ static void world_close(struct world *w)
     uv_run(&w->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&w->loop), 0);
     buf_finish(&w->got);
+    buf_finish(&w->collected);
 }
 
 static void take(struct world *w)
@@ -408,6 +429,31 @@ static const struct {
      "200:a"},
     {"body of length 0", POST "Content-Length: 0\r\n\r\nGET /hi HTTP/1.1\r\n" END, "200 200:hi"},
     {"body with GET", "GET /echo HTTP/1.1\r\nContent-Length: 2\r\n" END "ab", "200:ab"},
+    {"watched",
+     "PUT /watch HTTP/1.1\r\nContent-Length: 5\r\n" END "abcde" POST "Content-Length: 1\r\n\r\nz",
+     "200:abcde 200:z"},
+    {"watched and refused",
+     "PUT /watch HTTP/1.1\r\nContent-Length: 4\r\n" END "aRbcGET /hi HTTP/1.1\r\n" END,
+     "404 200:hi"},
+    {"watched and refused at its end",
+     "PUT /watch HTTP/1.1\r\nContent-Length: 2\r\n" END "aRGET /hi HTTP/1.1\r\n" END, "404 200:hi"},
+    {"watched, then streamed",
+     "PUT /watch HTTP/1.1\r\nContent-Length: 6\r\n" END "abScdeGET /hi HTTP/1.1\r\n" END,
+     "200:abScde 200:hi"},
+    {"watched, streamed with the last piece",
+     "PUT /watch HTTP/1.1\r\nContent-Length: 3\r\n" END "abSGET /hi HTTP/1.1\r\n" END,
+     "200:abS 200:hi"},
+    {"watched in chunks",
+     "PUT /watch HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END
+     "2\r\nab\r\n1\r\nc\r\n0\r\n\r\nGET /hi HTTP/1.1\r\n" END,
+     "200:abc 200:hi"},
+    {"watched in chunks, then streamed",
+     "PUT /watch HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END
+     "2\r\naS\r\n1\r\nc\r\n0\r\n\r\nGET /hi HTTP/1.1\r\n" END,
+     "200:aSc 200:hi"},
+    {"watched in chunks and refused",
+     "PUT /watch HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END "2\r\naR\r\n1\r\nc\r\n0\r\n\r\n",
+     "404 EOF"},
     {"body at its limit", "PUT /limit5 HTTP/1.1\r\nContent-Length: 5\r\n" END "abcde", "200:abcde"},
     {"body above its limit", "PUT /limit5 HTTP/1.1\r\nContent-Length: 6\r\n" END "abcdef",
      "413 EOF"},
@@ -779,6 +825,33 @@ static void pause_and_resume(void **state)
     world_close(&w);
 }
 
+// Large ones are received where they stay, and leave from there. What was collected counts as
+// buffered until the answer is complete.
+static void watched_large(void **state)
+{
+    (void)state;
+    static char block[300000];
+    for (int at_end = 0; at_end < 2; at_end++) {
+        struct world w;
+        world_open(&w, &http_limits_default);
+        memset(block, 'b', sizeof block);
+        block[at_end ? sizeof block - 1 : sizeof block / 2] = 'S';
+        const char head[] = "POST /watch HTTP/1.1\r\nContent-Length: 300000\r\n" END;
+        say(&w, head, strlen(head));
+        say(&w, block, sizeof block / 2);
+        assert_int_equal(w.streamed, 0);
+        assert_int_equal(w.server->buffered, sizeof block / 2);
+        say(&w, block + sizeof block / 2, sizeof block / 2 - 1);
+        assert_int_equal(w.streamed, at_end ? 0 : sizeof block - 1);
+        assert_true(w.server->buffered >= sizeof block / 2);
+        say(&w, block + sizeof block - 1, 1);
+        pump(&w);
+        assert_int_equal(w.streamed, sizeof block);
+        assert_int_equal(w.server->buffered, 0);
+        world_close(&w);
+    }
+}
+
 static void run_for(struct world *w, unsigned ms)
 {
     for (unsigned t = 0; t < ms; t += 10) {
@@ -1030,6 +1103,7 @@ int main(void)
         cmocka_unit_test(half_close_is_gone),
         cmocka_unit_test(gone_while_paused),
         cmocka_unit_test(pause_and_resume),
+        cmocka_unit_test(watched_large),
         cmocka_unit_test(slow_reader_is_cut),
         cmocka_unit_test(sent_and_drain),
         cmocka_unit_test(dawdlers_are_told),
