@@ -18,7 +18,7 @@
 #define DISPATCH_PATIENCE_NS                                                                       \
     (60 * NS_PER_S)                  // what a WANT without a deadline means to a worker, too
 #define DRAIN_SPAN_NS (5 * NS_PER_S) // the rate at which a queue drains is taken over 5 to 10 s
-enum { RETRY_AFTER_MAX_S = 60 };
+enum { RETRY_AFTER_MAX_S = 60, RETRY_START_MAX_S = 3600 };
 
 static struct peer *choose(struct dispatch *d, const struct request *r);
 static void submit(struct request *r, struct peer *p);
@@ -54,6 +54,7 @@ void dispatch_configure(struct dispatch *d, const struct snapshot_app *app)
     d->stream_in = app->stream_in;
     d->retry_safe = app->retry_safe;
     d->max_body_bytes = app->max_body_bytes;
+    d->start_s = app->start_s;
     d->queue.cap = app->max_queued_requests;
     d->queue.cap_bytes = app->max_queued_bytes;
     set_text(&d->status, app->status);
@@ -102,6 +103,7 @@ void dispatch_leave(struct dispatch *d, struct peer *p)
         if (d->peers[i] == p)
             d->peers[i] = d->peers[--d->n_peers];
     p->d = NULL;
+    peer_let_go(p);
     if (p->ongoing)
         metrics_set(p->ongoing, 0);
     p->ongoing = NULL;
@@ -116,22 +118,27 @@ uint32_t dispatch_ready(const struct dispatch *d)
     return n;
 }
 
+bool dispatch_failed(const struct dispatch *d)
+{
+    return strcmp(d->status, "DEPLOY_FAILED") == 0 && dispatch_ready(d) == 0;
+}
+
 int dispatch_admits(const struct dispatch *d, struct dispatch_refusal *ret)
 {
     static char text[1024];
     if (d->all->stopping) {
         *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, "the server is shutting down",
-                                         OUTCOME_shutdown, 1};
+                                         OUTCOME_shutdown, 1, NULL};
         return ret->code;
     }
     if (d->closed) {
         *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, "the application was removed",
-                                         OUTCOME_unavailable, 0};
+                                         OUTCOME_unavailable, 0, NULL};
         return ret->code;
     }
-    if (strcmp(d->status, "DEPLOY_FAILED") == 0 && dispatch_ready(d) == 0) {
+    if (dispatch_failed(d)) {
         snprintf(text, sizeof text, "application '%s' failed to deploy: %s", d->name, d->message);
-        *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, text, OUTCOME_unavailable, 0};
+        *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, text, OUTCOME_unavailable, 0, NULL};
         return ret->code;
     }
     // While requests wait nobody has a grant, so a full queue is the whole truth.
@@ -140,8 +147,8 @@ int dispatch_admits(const struct dispatch *d, struct dispatch_refusal *ret)
                  "the queue of '%s' is full: %u requests wait (max_queued_requests %u); try again "
                  "later",
                  d->name, d->queue.len, d->queue.cap);
-        *ret =
-            (struct dispatch_refusal){SV_E_UNAVAILABLE, text, OUTCOME_queue_full, retry_after_s(d)};
+        *ret = (struct dispatch_refusal){SV_E_UNAVAILABLE, text, OUTCOME_queue_full,
+                                         retry_after_s(d), NULL};
         return ret->code;
     }
     return 0;
@@ -161,7 +168,7 @@ int dispatch_add(struct dispatch *d, struct request *r, struct dispatch_refusal 
     static struct err err;
     rc = queue_push(&d->queue, &r->wait, &err);
     if (rc < 0) {
-        *ret = (struct dispatch_refusal){rc, err.msg, OUTCOME_queue_full, retry_after_s(d)};
+        *ret = (struct dispatch_refusal){rc, err.msg, OUTCOME_queue_full, retry_after_s(d), NULL};
         return rc;
     }
     r->state = RQ_QUEUED;
@@ -326,8 +333,10 @@ static void show_queue(struct dispatch *d)
 // Control starts a replica when it hears of this.
 static void call_if_first(struct dispatch *d)
 {
-    if (d->queue.len == 1 && dispatch_ready(d) == 0)
-        load_call(&d->all->load, &d->load);
+    if (d->queue.len > 1 || dispatch_ready(d) > 0)
+        return;
+    d->called_ns = clock_now_ns();
+    load_call(&d->all->load, &d->load);
 }
 
 static void count_drained(struct dispatch *d, uint64_t now)
@@ -341,9 +350,21 @@ static void count_drained(struct dispatch *d, uint64_t now)
     d->drain.left++;
 }
 
+// Where nobody is ready: until the start that was called for should be over.
+static int until_started_s(const struct dispatch *d)
+{
+    double since_s = d->called_ns ? (double)(clock_now_ns() - d->called_ns) / (double)NS_PER_S : 0;
+    double left_s = d->start_s - since_s;
+    if (left_s < 1)
+        return 1;
+    return left_s < RETRY_START_MAX_S ? (int)(left_s + 0.999) : RETRY_START_MAX_S;
+}
+
 // How long the queue would take to drain as it did lately.
 static int retry_after_s(const struct dispatch *d)
 {
+    if (d->start_s > 0 && dispatch_ready(d) == 0)
+        return until_started_s(d);
     uint64_t span_ns = clock_now_ns() - d->drain.since_ns;
     if (d->drain.before)
         span_ns += DRAIN_SPAN_NS;

@@ -30,7 +30,8 @@ struct dispatch {
     bool stream_in, retry_safe, closed;
     bool wanting; // a worker may still have a WANT of ours
     uint64_t max_body_bytes;
-    double grace_s;
+    double start_s;     // how long a replica takes to start; 0: not known
+    uint64_t called_ns; // when something began to wait where nobody was ready
     struct queue queue;
     struct tally tally;
     struct peer *peers[PICK_MAX];
@@ -51,13 +52,15 @@ void dispatch_close(struct dispatch *d);
 void dispatch_join(struct dispatch *d, struct peer *p);
 void dispatch_leave(struct dispatch *d, struct peer *p);
 uint32_t dispatch_ready(const struct dispatch *d); // ready workers
+bool dispatch_failed(const struct dispatch *d);    // to deploy, and nobody is ready
 
 // 0, or why a new request can't be taken now: a code, its text, outcome and Retry-After.
 struct dispatch_refusal {
     int code;
     const char *text; // borrowed until the next call
     enum outcome outcome;
-    int retry_after_s;
+    int retry_after_s; // 0: none
+    const char *param; // which field was wrong, or NULL
 };
 int dispatch_admits(const struct dispatch *d, struct dispatch_refusal *ret);
 

@@ -88,6 +88,16 @@ void peer_want_nothing(struct peer *p)
     link_kick(&p->link);
 }
 
+void peer_let_go(struct peer *p)
+{
+    peer_want_nothing(p);
+    if (p->grants == 0 || p->dead)
+        return;
+    wire_put_give(&p->link.out, 0, 0, &(struct wire_give){.count = p->grants});
+    p->grants = 0;
+    link_kick(&p->link);
+}
+
 void peer_set_used(struct peer *p, int change)
 {
     p->used += (uint32_t)change;

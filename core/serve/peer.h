@@ -64,4 +64,5 @@ bool peer_is_ready(const struct peer *p);
 // Says WANT, if the last one is used up or says less than half of it.
 void peer_want(struct peer *p, uint32_t count, uint64_t deadline_ns);
 void peer_want_nothing(struct peer *p);         // takes back what is left of the last WANT
+void peer_let_go(struct peer *p);               // the same, and its unused grants go back
 void peer_set_used(struct peer *p, int change); // a request came or ended

@@ -17,14 +17,17 @@ struct field {
     const char *name;
     enum kind kind;
     size_t at;
-    double max; // of numbers
+    double max;    // of numbers
+    bool optional; // absent: the member stays zero
 };
 
-#define F(member, kind, max)                                                                       \
+#define FIELD(member, kind, max, optional)                                                         \
     {                                                                                              \
-#member, kind, offsetof(struct snapshot_app, member), max                                  \
+#member, kind, offsetof(struct snapshot_app, member), max, optional                        \
     }
-#define EXACT_MAX 9007199254740992.0 // 2^53: whole numbers up to here are exact in JSON
+#define F(member, kind, max)        FIELD(member, kind, max, false)
+#define OPTIONAL(member, kind, max) FIELD(member, kind, max, true)
+#define EXACT_MAX                   9007199254740992.0 // 2^53: whole numbers up to here are exact in JSON
 static const struct field fields[] = {
     F(name, K_STR, 0),
     F(route_prefix, K_STR_OR_NULL, 0),
@@ -42,6 +45,7 @@ static const struct field fields[] = {
     F(message, K_STR, 0),
     F(models, K_MODELS, SNAPSHOT_MODELS),
     F(queue_gauge, K_STR_OR_NULL, 0),
+    OPTIONAL(start_s, K_SECONDS, 1e7),
 };
 
 static int parse_root(const cJSON *root, struct snapshot *s, struct err *err);
@@ -113,8 +117,10 @@ static int parse_app(struct arena *a, const cJSON *o, struct snapshot_app *app, 
     int rc = 0;
     for (size_t i = 0; i < ARRAY_LEN(fields) && rc >= 0; i++) {
         const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, fields[i].name);
-        rc = v ? parse_field(a, &fields[i], v, app, err)
-               : err_set(err, SV_E_INVALID, "'%s' is missing", fields[i].name);
+        if (v)
+            rc = parse_field(a, &fields[i], v, app, err);
+        else if (!fields[i].optional)
+            rc = err_set(err, SV_E_INVALID, "'%s' is missing", fields[i].name);
     }
     if (rc < 0)
         return rc;

@@ -5,9 +5,12 @@
  *
  * Strict  a missing key, a wrong type or a number out of range refuses the whole text: an ingress
  *         then keeps the last one that it understood. Two applications with the same route prefix
- * or name are refused too. Unknown keys are skipped: a newer control may say more. Bounds
- * SNAPSHOT_MAX bytes of text, SNAPSHOT_APPS applications. Owner   everything hangs on
- * snapshot.arena.
+ *         or name are refused too.
+ * Between versions: unknown keys are skipped, since a newer control may say more, and what came
+ *         later than the first ones may be missing, since an older one doesn't know it: `start_s`.
+ *         Every key that is added from now on is of this kind.
+ * Bounds  SNAPSHOT_MAX bytes of text, SNAPSHOT_APPS applications.
+ * Owner   everything hangs on snapshot.arena.
  */
 #include "base/arena.h"
 #include "base/buf.h"
@@ -46,6 +49,7 @@ struct snapshot_app {
     struct snapshot_model *models; // sv.models/1
     uint32_t n_models;
     const char *queue_gauge; // NULL: none; see abi/models.h
+    double start_s;          // from the order to start a replica to its READY; 0: not known
 };
 
 struct snapshot {

@@ -53,6 +53,9 @@ static const struct row {
     {"\"vllm:num_requests_waiting\"", "null", NULL},
     {",\"queue_gauge\":\"vllm:num_requests_waiting\"", "", "'queue_gauge' is missing"},
     {"waiting\"}]", "waiting\"}],\"apps\":0", NULL}, // the first of two keys counts
+    {"waiting\"}]", "waiting\",\"start_s\":1.5}]", NULL},
+    {"waiting\"}]", "waiting\",\"start_s\":-1}]", "'start_s' must be seconds"},
+    {"waiting\"}]", "waiting\",\"start_s\":null}]", "'start_s' must be seconds"},
 };
 
 static void run_row(void **state)
@@ -108,6 +111,21 @@ static void every_field(void **state)
     snapshot_finish(&s);
 }
 
+// What an older control does not say is zero, whatever else is there.
+static void optional(void **state)
+{
+    (void)state;
+    struct snapshot s;
+    assert_int_equal(snapshot_parse((struct bytes){good, strlen(good)}, &s, NULL), 0);
+    assert_true(s.apps[0].start_s == 0);
+    snapshot_finish(&s);
+    char text[2048];
+    snprintf(text, sizeof text, "%.*s,\"start_s\":2.5,\"x\":[{}]}]}", (int)strlen(good) - 3, good);
+    assert_int_equal(snapshot_parse((struct bytes){text, strlen(text)}, &s, NULL), 0);
+    assert_true(s.apps[0].start_s == 2.5);
+    snapshot_finish(&s);
+}
+
 static void twice(void **state)
 {
     (void)state;
@@ -129,11 +147,12 @@ static void twice(void **state)
 int main(void)
 {
     enum { N = sizeof rows / sizeof *rows };
-    struct CMUnitTest tests[N + 2];
+    struct CMUnitTest tests[N + 3];
     for (size_t i = 0; i < N; i++)
         tests[i] =
             (struct CMUnitTest){rows[i].to, run_row, NULL, NULL, (void *)(uintptr_t)&rows[i]};
     tests[N] = (struct CMUnitTest)cmocka_unit_test(every_field);
     tests[N + 1] = (struct CMUnitTest)cmocka_unit_test(twice);
+    tests[N + 2] = (struct CMUnitTest)cmocka_unit_test(optional);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
