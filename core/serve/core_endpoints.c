@@ -6,9 +6,13 @@
 #include "base/map.h"
 #include "http/http.h"
 #include "obs/metrics.h"
+#include "serve/dispatch.h"
+#include "serve/registry.h"
 
 #include <stdio.h>
 #include <string.h>
+
+enum { MODELS_LEN = sizeof "/v1/models" - 1 };
 
 struct endpoint {
     const char *path, *type;
@@ -22,6 +26,8 @@ static int write_version(const struct core_endpoints *c, struct buf *out);
 static int write_metrics(const struct core_endpoints *c, struct buf *out);
 static int write_models(const struct core_endpoints *c, struct buf *out);
 static void put_text(struct buf *out, const char *text);
+static void answer(struct http_msg *m, int status, const char *type, const struct buf *body);
+static void answer_model(const struct core_endpoints *c, struct http_msg *m, const char *model);
 
 static const struct endpoint endpoints[] = {
     {"/-/healthz", "text/plain; charset=utf-8", write_health},
@@ -40,6 +46,13 @@ static const struct endpoint *find(const char *path)
     return NULL;
 }
 
+// The model in /v1/models/X, or NULL. An id may have slashes.
+static const char *model_of(const char *path)
+{
+    bool is = strncmp(path, "/v1/models/", MODELS_LEN + 1) == 0 && path[MODELS_LEN + 1];
+    return is ? path + MODELS_LEN + 1 : NULL;
+}
+
 bool core_endpoints_match(const char *path, size_t claimed)
 {
     if (path[0] != '/')
@@ -50,6 +63,8 @@ bool core_endpoints_match(const char *path, size_t claimed)
     case 'h':
     case 'm':
     case 'v':
+        if (model_of(path))
+            return claimed < MODELS_LEN;
         return find(path) && claimed < strlen(path);
     default:
         return false;
@@ -60,7 +75,8 @@ void core_endpoints_answer(const struct core_endpoints *c, struct http_msg *m, c
 {
     const char *id = m->request_id;
     const struct endpoint *e = find(path);
-    if (!e) {
+    const char *model = model_of(path);
+    if (!e && !model) {
         char text[512];
         snprintf(text, sizeof text, "Path '%.300s' not found. Ping /-/routes for available routes.",
                  m->path);
@@ -71,13 +87,22 @@ void core_endpoints_answer(const struct core_endpoints *c, struct http_msg *m, c
         http_reply_error(m, -405, "this path answers GET and HEAD alone", NULL, id, 0);
         return;
     }
+    if (model) {
+        answer_model(c, m, model);
+        return;
+    }
     struct buf out = {0};
     int status = e->write(c, &out);
-    http_reply_head(m, status, e->type, (int64_t)buf_len(&out), id);
-    if (buf_len(&out))
-        http_reply_body(m, buf_head(&out), buf_len(&out));
-    http_reply_end(m);
+    answer(m, status, e->type, &out);
     buf_finish(&out);
+}
+
+static void answer(struct http_msg *m, int status, const char *type, const struct buf *body)
+{
+    http_reply_head(m, status, type, (int64_t)buf_len(body), m->request_id);
+    if (buf_len(body))
+        http_reply_body(m, buf_head(body), buf_len(body));
+    http_reply_end(m);
 }
 
 static int write_health(const struct core_endpoints *c, struct buf *out)
@@ -151,36 +176,37 @@ static void put_model(struct buf *out, const struct snapshot_model *m)
                (unsigned long long)hash_bytes(m->id, strlen(m->id), 0), created);
 }
 
-// An id stands once: the application that comes first has it.
-static bool is_new(struct map *seen, const char *id)
-{
-    uint64_t key = hash_bytes(id, strlen(id), 0);
-    const char *old = map_get(seen, key);
-    if (!old)
-        map_put(seen, key, (char *)(uintptr_t)id);
-    return !old || strcmp(old, id) != 0;
-}
-
 static int write_models(const struct core_endpoints *c, struct buf *out)
 {
     const char *between = "";
-    struct map seen = {0};
     buf_puts(out, "{\"object\":\"list\",\"data\":[");
-    for (uint32_t i = 0; c->snapshot && i < c->snapshot->n_apps; i++) {
-        const struct snapshot_app *a = &c->snapshot->apps[i];
-        if (!a->route_prefix || strcmp(a->status, "DEPLOY_FAILED") == 0)
-            continue; // nobody answers for them
-        for (uint32_t j = 0; j < a->n_models; j++) {
-            if (!is_new(&seen, a->models[j].id))
-                continue;
-            buf_puts(out, between);
-            put_model(out, &a->models[j]);
-            between = ",";
-        }
+    for (uint32_t i = 0; c->registry && i < c->registry->n; i++) {
+        const struct registry_entry *e = &c->registry->entries[i];
+        if (!registry_shows(e))
+            continue;
+        buf_puts(out, between);
+        put_model(out, e->model);
+        between = ",";
     }
     buf_puts(out, "]}");
-    map_finish(&seen);
     return 200;
+}
+
+static void answer_model(const struct core_endpoints *c, struct http_msg *m, const char *model)
+{
+    static const struct registry none;
+    const struct registry *r = c->registry ? c->registry : &none;
+    const struct registry_entry *e = registry_find(r, model, strlen(model));
+    if (!e || !registry_shows(e)) {
+        struct dispatch_refusal why;
+        registry_unknown(r, model, strlen(model), &why);
+        http_reply_error(m, why.code, why.text, why.param, m->request_id, 0);
+        return;
+    }
+    struct buf out = {0};
+    put_model(&out, e->model);
+    answer(m, 200, "application/json", &out);
+    buf_finish(&out);
 }
 
 static void put_text(struct buf *out, const char *text)

@@ -9,6 +9,7 @@
  *   /version     {"version": "..."}
  *   /metrics     Prometheus text of all processes of this server
  *   /v1/models   OpenAI's list of the models that applications name
+ *   /v1/models/X the card of one of them
  *
  * `/-/` is always the core's. The others are an application's when its route prefix is at least as
  * long as the path (an application at `/` does not hide them).
@@ -22,10 +23,12 @@
 
 struct http_msg;
 struct page;
+struct registry;
 
 struct core_endpoints {
     const char *root_path;           // all strings and arrays are borrowed
     const struct snapshot *snapshot; // NULL: none yet
+    const struct registry *registry; // beside it
     const struct page *const *pages; // of every process, for /metrics
     size_t n_pages;
     const struct page *fold; // may be NULL

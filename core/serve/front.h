@@ -1,17 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * front - what a client's message meets first: the routes, and behind each its dispatch.
+ * front - what a client's message meets first: the routes, the models, and behind each its
+ * dispatch.
  *
  * A message finds its way when its head is there, so that a request nobody can take is refused
  * before its body is read. The core's own paths are answered here.
  *
- * Owner   the snapshot, the route table, the dispatches, the HTTP server; peers are on its list.
+ * Which application: a route prefix longer than `/` that matches; else, of the paths that go by
+ * model (/v1/..., /tokenize, /detokenize), whoever names the body's `model`; else the one at `/`.
+ * By model  the body waits, within its limits, until the name is found (model_field.h). For an
+ *           application whose bodies stream in it is then streamed; any other gets it whole.
+ *           Without a name: the application at `/`, else the only one with models, else 400. A name
+ *           that nobody has: the application at `/` if it names no models itself, else 404. While
+ *           no application names models nothing goes by model.
+ * Owner   the snapshot, the tables, the dispatches, the HTTP server; peers are on its list.
  * Thread  loop thread only.
  */
 #include "base/list.h"
 #include "http/http.h"
 #include "serve/core_endpoints.h"
+#include "serve/registry.h"
 #include "serve/route.h"
 #include "serve/snapshot.h"
 #include "serve/tally.h"
@@ -29,6 +38,7 @@ struct front_way {      // where one message goes
     struct dispatch *d; // NULL: to the core, or nowhere
     const char *path;   // below the route prefix, or for the core below the root
     bool core;
+    bool by_model; // what its body says decides
 };
 
 struct front {
@@ -38,6 +48,8 @@ struct front {
     struct snapshot snapshot;
     bool has_snapshot;
     struct route_table routes;    // entries point to dispatches
+    struct registry registry;     // so do these
+    uint64_t body_limit;          // bytes; the greatest of any application
     struct dispatch **dispatches; // owned, one for each application of the snapshot
     uint32_t n_dispatches;
     struct list peers;    // of all living workers

@@ -53,7 +53,7 @@ def test_paths_and_methods(server):
 def test_an_unknown_model(api, server):
     with pytest.raises(openai.NotFoundError) as e:
         api.chat.completions.create(model="gpt-9", messages=HELLO)
-    assert e.value.body["message"] == "The model `gpt-9` does not exist."
+    assert e.value.body["message"] == "The model `gpt-9` does not exist. Known models: `tiny`"
     got = post(server, "/tokenize", {"prompt": "x", "model": "gpt-9"})
     refused(got, "model", kind="NotFoundError", status=404)
 
