@@ -30,7 +30,11 @@ int os_spawn(const char *path, char *const argv[], char *const envp[], const str
              size_t n_fds, pid_t *ret_pid, struct err *err);
 
 int os_self_path(char *out, size_t cap, struct err *err); // this executable
-uint64_t os_random(void);                                 // from the kernel
+// What the linker wrote into this executable to tell builds apart, in hex; "" when there is
+// nothing.
+enum { OS_BUILD_ID = 65 };
+void os_build_id(char out[OS_BUILD_ID]);
+uint64_t os_random(void); // from the kernel
 uint32_t os_thread_id(void);
 void os_thread_name(const char *name); // at most 15 bytes are kept
 int os_nofile_raise(void);             // soft limit of open files up to the hard one; the limit

@@ -5,9 +5,11 @@
 #include "base/check.h"
 #include "base/err.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -171,6 +173,43 @@ int os_self_path(char *out, size_t cap, struct err *err)
                        cap - 1);
     out[n] = '\0';
     return 0;
+}
+
+// The GNU build id: a note of the first object, which is the executable (elf(5),
+// dl_iterate_phdr(3)).
+static void read_notes(const char *p, const char *end, char *out)
+{
+    while ((size_t)(end - p) >= sizeof(ElfW(Nhdr))) {
+        ElfW(Nhdr) n;
+        memcpy(&n, p, sizeof n);
+        size_t name = (n.n_namesz + 3u) & ~3u, desc = (n.n_descsz + 3u) & ~3u;
+        p += sizeof n;
+        if (name + desc > (size_t)(end - p))
+            return;
+        if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 && memcmp(p, "GNU", 4) == 0)
+            for (size_t k = 0; k < n.n_descsz && 2 * k + 2 < OS_BUILD_ID; k++)
+                snprintf(out + 2 * k, 3, "%02x", (unsigned char)p[name + k]);
+        p += name + desc;
+    }
+}
+
+static int find_notes(struct dl_phdr_info *info, size_t size, void *out)
+{
+    (void)size;
+    for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *h = &info->dlpi_phdr[i];
+        // NOLINTNEXTLINE(performance-no-int-to-ptr)
+        const char *at = (const char *)(uintptr_t)(info->dlpi_addr + h->p_vaddr);
+        if (h->p_type == PT_NOTE)
+            read_notes(at, at + h->p_memsz, out);
+    }
+    return 1; // the others are libraries
+}
+
+void os_build_id(char out[OS_BUILD_ID])
+{
+    *out = '\0';
+    dl_iterate_phdr(find_notes, out);
 }
 
 uint64_t os_random(void)

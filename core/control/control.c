@@ -6,9 +6,11 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "control/admin.h"
+#include "control/deploy.h"
 #include "control/desired.h"
+#include "control/doc.h"
 #include "control/member.h"
-#include "control/probe.h"
+#include "control/refresh.h"
 #include "control/statefile.h"
 #include "control/swap.h"
 #include "control/texts.h"
@@ -26,16 +28,18 @@
 enum { FD_CHANNEL = 3, FD_PAGE = 4, FD_LOG = 5, FD_FOLD = 7 };
 
 typedef int frame_fn(struct control *c, struct wire_frame *f, struct err *err);
-static frame_fn on_boot, on_attach, on_page, on_child, on_died, on_listed, on_signalled, on_stop;
+static frame_fn on_boot, on_attach, on_page, on_spec, on_child, on_died, on_listed, on_signalled,
+    on_stop;
 static frame_fn *const table[] = {
-    [WIRE_boot] = on_boot,           [WIRE_attach] = on_attach, [WIRE_page] = on_page,
-    [WIRE_child] = on_child,         [WIRE_died] = on_died,     [WIRE_listed] = on_listed,
-    [WIRE_signalled] = on_signalled, [WIRE_stop] = on_stop,
+    [WIRE_spec] = on_spec,     [WIRE_boot] = on_boot,           [WIRE_attach] = on_attach,
+    [WIRE_page] = on_page,     [WIRE_child] = on_child,         [WIRE_died] = on_died,
+    [WIRE_listed] = on_listed, [WIRE_signalled] = on_signalled, [WIRE_stop] = on_stop,
 };
 
 static void on_frame(struct link *l, struct wire_frame *f);
 static void on_closed(struct link *l, const struct err *err);
-static void on_push(struct turn_item *it);
+static void on_pass(struct turn_item *it);
+static void on_again(uv_timer_t *h);
 static void on_watch(uv_timer_t *h);
 static void on_live(uv_timer_t *h);
 static void leave(struct control *c);
@@ -53,11 +57,13 @@ static int open_all(struct control *c, struct err *err)
     close(FD_FOLD);
     list_init(&c->members);
     list_init(&c->uncounted);
-    c->push.run = on_push;
+    list_init(&c->deploys);
+    c->pass.run = on_pass;
     CHECK(uv_loop_init(&c->loop) == 0);
     CHECK(turn_init(&c->turn, &c->loop) == 0);
     uv_timer_init(&c->loop, &c->watch);
     uv_timer_init(&c->loop, &c->live_timer);
+    uv_timer_init(&c->loop, &c->again);
     uv_timer_start(&c->watch, on_watch, CONTROL_WATCH_MS, CONTROL_WATCH_MS);
     return link_open(&c->supervisor, &c->loop, &c->turn, FD_CHANNEL, ROLE_CONTROL, "control",
                      &link_ops, c, err);
@@ -81,9 +87,20 @@ int control_main(const char *name)
     return EXIT_SUCCESS;
 }
 
+const char *control_build(void)
+{
+    static char build[OS_BUILD_ID + 32];
+    if (!*build) {
+        char id[OS_BUILD_ID];
+        os_build_id(id);
+        snprintf(build, sizeof build, "%s %s", SALVER_VERSION, id);
+    }
+    return build;
+}
+
 void control_changed(struct control *c)
 {
-    turn_add(&c->turn, &c->push);
+    turn_add(&c->turn, &c->pass);
 }
 
 void control_say_kill(struct control *c, struct member *m, const char *why)
@@ -94,24 +111,23 @@ void control_say_kill(struct control *c, struct member *m, const char *why)
     link_kick(&c->supervisor);
 }
 
-void control_say_retire(struct control *c, const struct member *m)
+void control_say_retire(struct control *c, const char *name, uint64_t child_id)
 {
     wire_put_retire(&c->supervisor.out, 0, 0,
-                    &(struct wire_retire){.name = m->name, .child_id = m->child_id});
+                    &(struct wire_retire){.name = name, .child_id = child_id});
     link_kick(&c->supervisor);
 }
 
 void control_say_spec(struct control *c, const char *name, enum wire_role role, uint32_t place,
-                      char *own_orders)
+                      const char *orders)
 {
     wire_put_spec(&c->supervisor.out, 0, 0,
                   &(struct wire_spec){.name = name,
                                       .role = role,
                                       .place = place,
                                       .restart = 1,
-                                      .orders = {own_orders, strlen(own_orders)}});
+                                      .orders = {orders, strlen(orders)}});
     link_kick(&c->supervisor);
-    xfree(own_orders);
 }
 
 void control_send_snapshot(struct control *c, struct member *m)
@@ -192,6 +208,20 @@ static int on_page(struct control *c, struct wire_frame *f, struct err *err)
     return 0;
 }
 
+// Of the answer to LIST.
+static int on_spec(struct control *c, struct wire_frame *f, struct err *err)
+{
+    struct wire_spec m;
+    int rc = wire_get_spec(f, &m, err);
+    if (rc < 0)
+        return rc;
+    if (m.role == ROLE_WORKER && c->store)
+        deploy_adopt(c, m.name, m.orders);
+    if (m.role == ROLE_INGRESS)
+        swap_note(c, m.orders);
+    return 0;
+}
+
 static int on_child(struct control *c, struct wire_frame *f, struct err *err)
 {
     struct wire_child m;
@@ -220,6 +250,7 @@ static int on_listed(struct control *c, struct wire_frame *f, struct err *err)
     if (rc < 0)
         return rc;
     c->listed = true;
+    member_listed(c);
     desired_start(c);
     uv_timer_start(&c->live_timer, on_live, CONTROL_LIVE_MS, 0);
     control_changed(c);
@@ -244,11 +275,22 @@ static int on_stop(struct control *c, struct wire_frame *f, struct err *err)
     return rc;
 }
 
-static bool all_probed(const struct control *c)
+static bool all_probed(struct control *c)
 {
-    for (uint32_t i = 0; i < c->n_deploys; i++)
-        if (c->deploys[i].phase == DP_PROBING)
+    list_for_each (n, &c->deploys)
+        if (CONTAINER_OF(n, struct deploy, node)->next)
             return false;
+    return true;
+}
+
+// What an earlier control had in the routes may not go for want of an inspection.
+static bool all_known(struct control *c)
+{
+    list_for_each (n, &c->deploys) {
+        const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        if (d->n_replicas > 0 && !d->target && d->next)
+            return false;
+    }
     return true;
 }
 
@@ -295,26 +337,49 @@ static bool is_serving(struct control *c)
         const struct member *m = CONTAINER_OF(n, struct member, node);
         any_ingress |= m->role == ROLE_INGRESS && m->state == WS_READY;
     }
-    for (uint32_t i = 0; i < c->n_deploys; i++) {
-        struct deployment_sum sum = control_sum(&c->deploys[i]);
+    list_for_each (n, &c->deploys) {
+        struct deployment_sum sum = deploy_sum(CONTAINER_OF(n, struct deploy, node));
         if (deployment_state_of(&sum) == DS_UPDATING)
             return false;
     }
     return any_ingress;
 }
 
-static void on_push(struct turn_item *it)
+// Every deployment's deciders; then the next look at them.
+static void pass(struct control *c)
 {
-    struct control *c = CONTAINER_OF(it, struct control, push);
-    if (!c->listed)
+    uint64_t now = clock_now_ns(), again = 0;
+    list_for_each_safe (n, &c->deploys) {
+        struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        uint64_t at = deploy_pass(d, now);
+        if (deploy_bury(d))
+            continue;
+        if (at != 0 && (again == 0 || at < again))
+            again = at;
+    }
+    if (again == 0)
+        uv_timer_stop(&c->again);
+    else
+        uv_timer_start(&c->again, on_again, again > now ? (again - now) / NS_PER_MS + 1 : 1, 0);
+}
+
+static void on_pass(struct turn_item *it)
+{
+    struct control *c = CONTAINER_OF(it, struct control, pass);
+    if (!c->listed || !c->store)
         return;
-    desired_count(c);
+    pass(c);
     if (!c->live)
         c->live = all_probed(c) && all_met(c);
     if (c->live)
         push_routes(c);
     if (c->live && is_serving(c))
         atomic_store(&c->page->state, WS_READY);
+}
+
+static void on_again(uv_timer_t *h)
+{
+    control_changed(CONTAINER_OF(h, struct control, again));
 }
 
 static void on_watch(uv_timer_t *h)
@@ -324,12 +389,17 @@ static void on_watch(uv_timer_t *h)
     atomic_store(&c->page->heartbeat_ns, now);
     member_watch(c, now);
     member_bury(c);
+    refresh_look(c);
+    swap_look(c);
 }
 
 static void on_live(uv_timer_t *h)
 {
     struct control *c = CONTAINER_OF(h, struct control, live_timer);
-    c->live = true; // an inspection is slow: the other applications do not wait for it
+    if (c->store && all_known(c))
+        c->live = true; // an inspection is slow: the other applications do not wait for it
+    else
+        uv_timer_start(h, on_live, CONTROL_WATCH_MS, 0);
     control_changed(c);
 }
 

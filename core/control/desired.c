@@ -2,206 +2,217 @@
 #include "control/desired.h"
 
 #include "abi/plugin.h"
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "conf/report.h"
+#include "conf/diff.h"
+#include "control/deploy.h"
+#include "control/doc.h"
+#include "control/gpus.h"
 #include "control/member.h"
 #include "control/probe.h"
+#include "control/record.h"
 #include "control/statefile.h"
+#include "control/store.h"
+#include "control/swap.h"
 #include "control/texts.h"
 #include "obs/log.h"
-#include "obs/metrics.h"
 
 #include <cjson/cJSON.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static int read_orders(struct control *c, struct bytes orders, struct err *err);
-static int load_file(struct control *c, struct err *err);
-static int load_options(struct control *c, struct err *err);
-static void apply_overrides(struct control *c);
-static void make_deploys(struct control *c);
+static int take(struct control *c, struct doc *doc, struct err *err);
+static void apply(struct control *c, struct doc *doc);
+static int first_text(struct control *c, struct err *err);
+static int recall(struct control *c, struct err *err);
+static void serve_as(struct control *c, struct doc *doc);
 static void recall_version(struct control *c);
-static void retire_strangers(struct control *c);
-static void save_probes(struct control *c);
 static void find_gpus(struct control *c);
-static void save_gpus(struct control *c);
-static void start_replica(struct control *c, struct replica *r);
+
+/* ---- a text is accepted ---- */
+
+static int read_text(const struct deploy_text *t, struct doc **ret, struct err *err)
+{
+    if (t->json) {
+        cJSON *j = cJSON_ParseWithLength(t->text, t->n);
+        bool object = cJSON_IsObject(j);
+        cJSON_Delete(j);
+        if (!object)
+            return err_set(err, SV_E_INVALID, "the body is not a JSON object");
+    }
+    return doc_from_text(t->path, t->text, t->n, ret, err);
+}
+
+int desired_put(struct control *c, const struct deploy_text *t, struct err *err)
+{
+    struct doc *doc;
+    if (!c->store)
+        return err_set(err, SV_E_UNAVAILABLE, "nothing can be changed: %s", c->store_why);
+    int rc = read_text(t, &doc, err);
+    if (rc == 0) {
+        rc = take(c, doc, err);
+        doc_unref(doc);
+    }
+    return rc;
+}
+
+// Durable, then acted upon.
+static int take(struct control *c, struct doc *doc, struct err *err)
+{
+    int rc = record_put(c, doc, err);
+    if (rc < 0)
+        return rc;
+    doc_warn(doc, false);
+    if (c->server && (strcmp(doc->conf.http.host, c->server->conf.http.host) != 0 ||
+                      doc->conf.http.num_ingress != c->server->conf.http.num_ingress))
+        LOGW("http_options hold from the start of a server on: host and num_ingress of this text "
+             "count when it is started again");
+    apply(c, doc);
+    return 0;
+}
+
+static void apply(struct control *c, struct doc *doc)
+{
+    list_for_each_safe (n, &c->deploys) {
+        struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        if (!doc_app(doc, d->name) && !d->deleting) {
+            LOGI("application %s is deleted", d->name);
+            deploy_delete(d);
+        }
+    }
+    for (uint32_t i = 0; i < doc->conf.n_apps; i++) {
+        const char *name = doc->conf.apps[i].name;
+        struct deploy *d = deploy_find(c, name);
+        if (!d)
+            d = deploy_create(c, name);
+        if (d->order == 0 || d->deleting)
+            d->order = record_order(c->seq, i);
+        d->seq = c->seq;
+        d->rolled_back = false;
+        *d->failed = '\0';
+        deploy_offer(d, version_create(d, doc));
+    }
+    control_changed(c);
+}
+
+int desired_delete(struct control *c, const char *app, struct err *err)
+{
+    if (!c->store)
+        return err_set(err, SV_E_UNAVAILABLE, "nothing can be changed: %s", c->store_why);
+    struct deploy *d = app ? deploy_find(c, app) : NULL;
+    if (app && (!d || d->deleting)) {
+        struct buf known = {0};
+        list_for_each (n, &c->deploys) {
+            const struct deploy *other = CONTAINER_OF(n, struct deploy, node);
+            if (!other->deleting)
+                buf_printf(&known, "%s'%s'", buf_len(&known) ? ", " : "", other->name);
+        }
+        int rc =
+            err_set(err, SV_E_NOT_FOUND, "there is no application '%s'; there %s %.700s", app,
+                    buf_len(&known) ? "are" : "is", buf_len(&known) ? buf_cstr(&known) : "none");
+        buf_finish(&known);
+        return rc;
+    }
+    int rc = record_delete(c, app, err);
+    list_for_each_safe (n, &c->deploys) {
+        struct deploy *each = CONTAINER_OF(n, struct deploy, node);
+        if (rc == 0 && (!app || each == d))
+            deploy_delete(each);
+    }
+    return rc;
+}
+
+/* ---- what a text would change ---- */
+
+static void add_change(cJSON *all, const struct conf_change *ch)
+{
+    cJSON *one = cJSON_CreateObject();
+    cJSON_AddStringToObject(one, "field", ch->name);
+    cJSON_AddStringToObject(one, "class", conf_diff_word(ch->class));
+    cJSON_AddItemToArray(all, one);
+}
+
+static cJSON *compare(const struct version *v, const struct conf_app *app)
+{
+    enum { CHANGES_MAX = 256 };
+    struct conf_change *changes = xcalloc(CHANGES_MAX, sizeof *changes);
+    cJSON *j = cJSON_CreateObject();
+    char *options = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(v->probed, "options"));
+    uint32_t n = conf_diff(v->app, v->conf, app, &app->deployments[app->active], options, changes,
+                           CHANGES_MAX);
+    cJSON_free(options);
+    cJSON_AddStringToObject(j, "action", n == 0 ? "none" : "update");
+    cJSON *all = cJSON_AddArrayToObject(j, "changes");
+    for (uint32_t i = 0; i < n && i < CHANGES_MAX; i++)
+        add_change(all, &changes[i]);
+    xfree(changes);
+    return j;
+}
+
+int desired_dry_run(struct control *c, const struct deploy_text *t, struct buf *ret_json,
+                    struct err *err)
+{
+    struct doc *doc;
+    int rc = read_text(t, &doc, err);
+    if (rc < 0)
+        return rc;
+    cJSON *j = cJSON_CreateObject(), *apps = cJSON_AddObjectToObject(j, "applications");
+    for (uint32_t i = 0; i < doc->conf.n_apps; i++) {
+        const struct conf_app *app = &doc->conf.apps[i];
+        const struct deploy *d = deploy_find(c, app->name);
+        const struct version *v = d && !d->deleting ? deploy_version(d) : NULL;
+        if (v)
+            cJSON_AddItemToObject(apps, app->name, compare(v, app));
+        else
+            cJSON_AddStringToObject(cJSON_AddObjectToObject(apps, app->name), "action", "add");
+    }
+    list_for_each (n, &c->deploys) {
+        const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        if (!d->deleting && !doc_app(doc, d->name))
+            cJSON_AddStringToObject(cJSON_AddObjectToObject(apps, d->name), "action", "remove");
+    }
+    char *text = cJSON_PrintUnformatted(j);
+    buf_puts(ret_json, text);
+    cJSON_free(text);
+    cJSON_Delete(j);
+    doc_unref(doc);
+    return 0;
+}
+
+void desired_config(struct control *c, struct cJSON *into)
+{
+    list_for_each (n, &c->deploys) {
+        const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        const struct version *v = d->next ? d->next : d->target ? d->target : d->good;
+        if (v && !d->deleting)
+            cJSON_AddItemToObject(into, d->name, record_config(v->doc, d->name));
+    }
+}
+
+/* ---- the start ---- */
 
 int desired_load(struct control *c, struct bytes orders, struct err *err)
 {
     int rc = read_orders(c, orders, err);
-    if (rc == 0)
-        rc = c->orders.file ? load_file(c, err) : load_options(c, err);
     if (rc < 0)
         return rc;
-    apply_overrides(c);
-    desired_warn(c);
-    make_deploys(c);
+    if (store_open(c->state_dir, &c->store, err) < 0) {
+        snprintf(c->store_why, sizeof c->store_why, "%s", err->msg);
+        LOGE("%s; what runs goes on, nothing else is done", c->store_why);
+        return 0;
+    }
     recall_version(c);
-    return 0;
+    return recall(c, err);
 }
 
-void desired_warn(struct control *c)
-{
-    struct report *r = c->conf.report;
-    for (uint32_t i = 0; i < r->n; i++) {
-        if (c->generation == 0 && r->lines[i].warning && !r->lines[i].told)
-            LOGW("%s", r->lines[i].text);
-        r->lines[i].told = true;
-    }
-}
-
-void desired_start(struct control *c)
-{
-    for (uint32_t i = 0; i < c->conf.http.num_ingress; i++) {
-        char name[CONTROL_NAME_MAX];
-        snprintf(name, sizeof name, "ingress/%u", i);
-        control_say_spec(c, name, ROLE_INGRESS, i, texts_ingress(c, i));
-    }
-    find_gpus(c);
-    struct buf text = {0};
-    cJSON *probes = NULL;
-    if (statefile_read(c->state_dir, "probes.json", &text, NULL) == 0)
-        probes = cJSON_Parse(buf_cstr(&text));
-    for (uint32_t i = 0; i < c->n_deploys; i++) {
-        struct deploy *d = &c->deploys[i];
-        const cJSON *probed = cJSON_GetObjectItemCaseSensitive(probes, d->app->name);
-        if (probed && probe_restore(c, d, probed))
-            control_accept(c, d);
-        else
-            probe_start(c, d);
-    }
-    cJSON_Delete(probes);
-    buf_finish(&text);
-    retire_strangers(c);
-}
-
-void control_accept(struct control *c, struct deploy *d)
-{
-    d->phase = DP_ACCEPTED;
-    for (uint32_t i = 0; i < d->n_replicas; i++)
-        start_replica(c, &d->replicas[i]);
-    save_gpus(c);
-    save_probes(c);
-    control_changed(c);
-}
-
-// Without GPUs for it, it waits until one that has some is gone.
-static void start_replica(struct control *c, struct replica *r)
-{
-    uint32_t n = r->deploy->plan.devices;
-    bool waited = r->waits_for_gpu;
-    r->waits_for_gpu = n > 0 && !gpus_take(&c->gpus, r->name, n);
-    if (!r->waits_for_gpu) {
-        if (waited)
-            *r->last_error = '\0';
-        control_say_spec(c, r->name, ROLE_WORKER, 0, texts_worker(c, r->deploy, r));
-        return;
-    }
-    snprintf(r->last_error, sizeof r->last_error,
-             "waits for %u GPU%s: of %u in this machine %u are free", n, n == 1 ? "" : "s",
-             c->gpus.n, gpus_free(&c->gpus));
-    if (!waited)
-        LOGW("replica %s %s", r->name, r->last_error);
-}
-
-void control_gpus_back(struct control *c, const char *replica)
-{
-    if (!gpus_give_back(&c->gpus, replica))
-        return;
-    for (uint32_t i = 0; i < c->n_deploys; i++)
-        for (uint32_t k = 0; k < c->deploys[i].n_replicas; k++)
-            if (c->deploys[i].replicas[k].waits_for_gpu)
-                start_replica(c, &c->deploys[i].replicas[k]);
-    save_gpus(c);
-}
-
-struct replica *control_replica(struct control *c, const char *name)
-{
-    for (uint32_t i = 0; i < c->n_deploys; i++) {
-        struct deploy *d = &c->deploys[i];
-        for (uint32_t k = 0; k < d->n_replicas; k++)
-            if (strcmp(d->replicas[k].name, name) == 0)
-                return &d->replicas[k];
-    }
-    return NULL;
-}
-
-struct deployment_sum control_sum(const struct deploy *d)
-{
-    struct deployment_sum s = {.wanted = d->n_replicas,
-                               .inspected = d->phase == DP_ACCEPTED,
-                               .inspection_failed = d->phase == DP_FAILED,
-                               .was_healthy = d->was_healthy};
-    for (uint32_t i = 0; i < d->n_replicas; i++) {
-        const struct replica_life *r = &d->replicas[i].life;
-        s.running += r->state == RS_RUNNING;
-        s.failing += r->failures >= REPLICA_FAILURES_MAX;
-    }
-    return s;
-}
-
-uint64_t control_grace_ns(const struct control *c)
-{
-    double longest_s = 0;
-    for (uint32_t i = 0; i < c->n_deploys; i++) {
-        double s = c->deploys[i].conf->graceful_shutdown_timeout_s;
-        longest_s = s > longest_s ? s : longest_s;
-    }
-    return (uint64_t)(longest_s * 1e9);
-}
-
-// A deployment that cannot start tells why: the last error of a replica that keeps failing.
-static void explain(struct deploy *d)
-{
-    if (d->phase == DP_FAILED)
-        return; // the message is the inspection's
-    const struct deployment_sum sum = control_sum(d);
-    enum deployment_state state = deployment_state_of(&sum);
-    const char *why = "";
-    for (uint32_t i = 0; i < d->n_replicas && !*why; i++)
-        if (d->replicas[i].life.state != RS_RUNNING)
-            why = d->replicas[i].last_error;
-    snprintf(d->message, sizeof d->message, "%s", state == DS_HEALTHY ? "" : why);
-}
-
-static struct page_metric *gauge(struct control *c, struct deploy *d, enum replica_state state)
-{
-    char labels[256];
-    if (!d->gauges[state]) {
-        metrics_labels(labels, sizeof labels, "application", d->app->name, "deployment",
-                       d->conf->name, "state", replica_state_name(state), (const char *)NULL);
-        d->gauges[state] = metrics_core(c->page, M_replicas, labels);
-    }
-    return d->gauges[state];
-}
-
-void desired_count(struct control *c)
-{
-    for (uint32_t i = 0; i < c->n_deploys; i++) {
-        struct deploy *d = &c->deploys[i];
-        uint32_t in_state[RS_COUNT] = {0};
-        for (uint32_t k = 0; k < d->n_replicas; k++)
-            in_state[d->replicas[k].life.state]++;
-        for (unsigned s = 0; s < RS_COUNT; s++)
-            metrics_set(gauge(c, d, (enum replica_state)s), in_state[s]);
-        if (d->phase == DP_ACCEPTED && in_state[RS_RUNNING] == d->n_replicas) {
-            if (!d->was_healthy)
-                LOGI("application %s is RUNNING", d->app->name);
-            d->was_healthy = true;
-        }
-        explain(d);
-    }
-}
-
-static char *take_text(const cJSON *j, const char *key)
+static char *text_of(const cJSON *j, const char *key)
 {
     return xstrdup(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key)));
 }
@@ -214,74 +225,129 @@ static int read_orders(struct control *c, struct bytes orders, struct err *err)
         return err_set(err, SV_E_INVALID, "the orders are not a JSON object");
     }
     c->orders.text = j;
-    c->orders.file = take_text(j, "file");
-    c->orders.host = take_text(j, "host");
-    c->orders.plugins_dir = take_text(j, "plugins");
-    c->orders.plugin = take_text(j, "plugin");
+    c->orders.file = text_of(j, "file");
+    c->orders.host = text_of(j, "host");
+    c->orders.plugins_dir = text_of(j, "plugins");
+    c->orders.plugin = text_of(j, "plugin");
     c->orders.options = cJSON_GetObjectItemCaseSensitive(j, "options");
-    if (!c->orders.file && !c->orders.plugin)
-        return err_set(err, SV_E_INVALID, "the orders name neither a file nor a plugin");
     return 0;
 }
 
-// FILE is read once and copied when it is accepted. A later control reads the copy under FILE's
-// name, so that relative paths and messages stay what they were.
-static int load_file(struct control *c, struct err *err)
+// What the store says; in a server's first control the text of its command line comes on top.
+static int recall(struct control *c, struct err *err)
+{
+    bool first = c->generation == 0 && (c->orders.file || c->orders.plugin);
+    int rc = record_recall(c, err);
+    if (rc < 0) {
+        snprintf(c->store_why, sizeof c->store_why, "%s", err->msg);
+        LOGE("%s; what runs goes on, nothing else is done", c->store_why);
+        store_close(c->store);
+        c->store = NULL;
+        return 0;
+    }
+    return first ? first_text(c, err) : 0;
+}
+
+static int first_text(struct control *c, struct err *err)
 {
     struct buf text = {0};
-    bool accepted = statefile_read(c->state_dir, "accepted.yaml", &text, NULL) == 0;
-    int rc = accepted ? 0 : statefile_read_path(c->orders.file, &text, err);
-    if (rc == 0)
-        rc = conf_load_bytes(c->orders.file, buf_cstr(&text), buf_len(&text), &c->conf, err);
-    if (rc == 0 && !accepted)
-        rc = statefile_write(c->state_dir, "accepted.yaml", buf_head(&text), buf_len(&text), err);
+    struct doc *doc = NULL;
+    int rc = 0;
+    if (c->orders.plugin)
+        rc = doc_from_flags(c->orders.plugin, c->orders.options, &doc, err);
+    else if ((rc = statefile_read_path(c->orders.file, &text, err)) == 0)
+        rc = doc_from_text(c->orders.file, buf_cstr(&text), buf_len(&text), &doc, err);
     buf_finish(&text);
-    return rc;
-}
-
-static int load_options(struct control *c, struct err *err)
-{
-    uint32_t n = (uint32_t)cJSON_GetArraySize(c->orders.options), i = 0;
-    const char **keys = xcalloc(n + 1, sizeof *keys), **values = xcalloc(n + 1, sizeof *values);
-    const cJSON *o;
-    cJSON_ArrayForEach(o, c->orders.options)
-    {
-        keys[i] = o->string;
-        values[i++] = cJSON_GetStringValue(o);
+    if (rc < 0)
+        return rc;
+    serve_as(c, doc);
+    rc = record_put(c, doc, err);
+    if (rc == 0) {
+        doc_warn(doc, false);
+        c->first = doc_ref(doc); // acted upon when it is known what runs
     }
-    int rc = conf_from_flags(c->orders.plugin, keys, values, n, &c->conf, err);
-    xfree(keys);
-    xfree(values);
+    doc_unref(doc);
     return rc;
 }
 
-static void apply_overrides(struct control *c)
+static void serve_as(struct control *c, struct doc *doc)
 {
-    if (c->orders.host)
-        c->conf.http.host = c->orders.host;
+    doc_unref(c->server);
+    c->server = doc_ref(doc);
+}
+
+static void set_address(struct control *c)
+{
     int64_t port;
     const char *bound = getenv("SALVER_PORT"); // by the supervisor
+    const struct conf_http *http = c->server ? &c->server->conf.http : NULL;
+    const char *host = c->orders.host ? c->orders.host : http ? http->host : "127.0.0.1";
+    snprintf(c->host, sizeof c->host, "%s", host);
+    c->port = http ? http->port : 0;
     if (bound && str_to_i64(bound, &port, NULL) == 0 && port > 0 && port <= UINT16_MAX)
-        c->conf.http.port = (uint32_t)port;
+        c->port = (uint32_t)port;
 }
 
-static void make_deploys(struct control *c)
+static void start_ingresses(struct control *c)
 {
-    c->deploys = xcalloc(c->conf.n_apps + 1, sizeof *c->deploys);
-    c->n_deploys = c->conf.n_apps;
-    for (uint32_t i = 0; i < c->n_deploys; i++) {
-        struct deploy *d = &c->deploys[i];
-        d->app = &c->conf.apps[i];
-        d->conf = &d->app->deployments[d->app->active];
-        d->deployed_wall_ns = clock_wall_ns();
-        d->numbers = numbers_resolve(d->conf, &(struct plan){.batch_wait_s = -1});
-        d->n_replicas = d->conf->num_replicas ? d->conf->num_replicas : 1;
-        d->replicas = xcalloc(d->n_replicas + 1, sizeof *d->replicas);
-        for (uint32_t k = 0; k < d->n_replicas; k++) {
-            d->replicas[k].deploy = d;
-            snprintf(d->replicas[k].name, sizeof d->replicas[k].name, "%s/%s/%u", d->app->name,
-                     d->conf->name, k);
-        }
+    uint32_t n = c->server ? c->server->conf.http.num_ingress : 1;
+    for (uint32_t i = 0; i < n; i++) {
+        char name[CONTROL_NAME_MAX];
+        snprintf(name, sizeof name, "ingress/%u", i);
+        char *orders = texts_ingress(c, i);
+        control_say_spec(c, name, ROLE_INGRESS, i, orders);
+        xfree(orders);
+    }
+}
+
+// An earlier control of this life has inspected it: the same version again, whatever the file is
+// now.
+static bool restore(struct deploy *d, const cJSON *probes, struct version *v)
+{
+    const cJSON *known = cJSON_GetObjectItemCaseSensitive(probes, d->name);
+    const char *sha = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(known, "doc"));
+    const cJSON *probed = cJSON_GetObjectItemCaseSensitive(known, "probed");
+    if (!sha || strcmp(sha, v->doc->sha) != 0 || !probe_restore(v, probed))
+        return false;
+    deploy_restore(d, v);
+    return true;
+}
+
+static void resume(struct control *c)
+{
+    struct buf text = {0};
+    cJSON *probes = NULL;
+    if (statefile_read(c->state_dir, "probes.json", &text, NULL) == 0)
+        probes = cJSON_Parse(buf_cstr(&text));
+    list_for_each (n, &c->deploys) {
+        struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        struct version *v = d->next; // what the store's text asks for
+        d->next = NULL;
+        if (d->rolled_back && d->good)
+            deploy_restore(d, version_ref(d->good));
+        if (!v || d->rolled_back)
+            version_unref(v);
+        else if (!restore(d, probes, v))
+            deploy_offer(d, v);
+    }
+    cJSON_Delete(probes);
+    buf_finish(&text);
+    control_changed(c);
+}
+
+void desired_start(struct control *c)
+{
+    set_address(c);
+    if (!c->store)
+        return;
+    start_ingresses(c);
+    find_gpus(c);
+    if (c->first) {
+        apply(c, c->first);
+        doc_unref(c->first);
+        c->first = NULL;
+    } else {
+        resume(c);
     }
 }
 
@@ -299,44 +365,54 @@ static void recall_version(struct control *c)
     buf_finish(&text);
 }
 
-// What runs and is in no file (any more): leaves after its work.
-static void retire_strangers(struct control *c)
-{
-    list_for_each (n, &c->members) {
-        struct member *m = CONTAINER_OF(n, struct member, node);
-        if (m->role != ROLE_WORKER || control_replica(c, m->name))
-            continue;
-        control_say_retire(c, m);
-        member_drain(m, clock_now_ns() + control_grace_ns(c));
-    }
-}
+/* ---- notes for later controls ---- */
 
-static void save_probes(struct control *c)
+void desired_note_good(struct deploy *d)
 {
     struct err err;
+    if (record_note_good(d, &err) < 0)
+        LOGW("%s; a later control will not know which version of %s was good", err.msg, d->name);
+}
+
+void desired_note_failed(struct deploy *d)
+{
+    struct err err;
+    if (d->control->store && record_note_failed(d, &err) < 0)
+        LOGW("%s; a later control will try the failed version of %s again", err.msg, d->name);
+}
+
+static void write_note(struct control *c, const char *name, cJSON *own_json, const char *else_what)
+{
+    struct err err;
+    char *text = cJSON_Print(own_json);
+    cJSON_Delete(own_json);
+    if (statefile_write(c->state_dir, name, text, strlen(text), &err) < 0)
+        LOGW("%s; %s", err.msg, else_what);
+    cJSON_free(text);
+}
+
+void desired_note_probes(struct control *c)
+{
     cJSON *all = cJSON_CreateObject();
-    for (uint32_t i = 0; i < c->n_deploys; i++)
-        if (c->deploys[i].phase == DP_ACCEPTED)
-            cJSON_AddItemReferenceToObject(all, c->deploys[i].app->name, c->deploys[i].probed);
-    char *text = cJSON_Print(all);
-    cJSON_Delete(all);
-    if (statefile_write(c->state_dir, "probes.json", text, strlen(text), &err) < 0)
-        LOGW("%s; a replaced control will inspect the plugins again", err.msg);
-    cJSON_free(text);
+    list_for_each (n, &c->deploys) {
+        const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        if (!d->target || d->deleting)
+            continue;
+        cJSON *one = cJSON_AddObjectToObject(all, d->name);
+        cJSON_AddStringToObject(one, "doc", d->target->doc->sha);
+        cJSON_AddItemReferenceToObject(one, "probed", d->target->probed);
+    }
+    write_note(c, "probes.json", all, "a replaced control will inspect the plugins again");
 }
 
-static void save_gpus(struct control *c)
+void desired_note_gpus(struct control *c)
 {
-    struct err err;
-    if (c->gpus.n == 0 && !*c->gpus.why)
-        return; // counted in no time
-    cJSON *j = gpus_json(&c->gpus);
-    char *text = cJSON_Print(j);
-    cJSON_Delete(j);
-    if (statefile_write(c->state_dir, "gpus.json", text, strlen(text), &err) < 0)
-        LOGW("%s; a replaced control will not know which replica has which GPU", err.msg);
-    cJSON_free(text);
+    if (c->gpus.n > 0 || *c->gpus.why) // else counted in no time
+        write_note(c, "gpus.json", gpus_json(&c->gpus),
+                   "a replaced control will not know which replica has which GPU");
 }
+
+/* ---- GPUs ---- */
 
 struct counting {
     uv_work_t work;
@@ -362,7 +438,7 @@ static void on_counted(uv_work_t *w, int status)
     for (uint32_t i = 0; i < c->gpus.n; i++)
         LOGI("GPU %u: %s, %.1f GiB, %s", i, c->gpus.gpu[i].name,
              (double)c->gpus.gpu[i].bytes / (1 << 30), c->gpus.gpu[i].uuid);
-    save_gpus(c);
+    desired_note_gpus(c);
     probe_counted(c);
 }
 

@@ -1,15 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * desired - what the file asks for, as deploys with replicas, and what stands in the state folder.
+ * desired - what should run: accepted texts in the store, and the deploys that follow from them.
+ *
+ * Store       docs/<sha256>  a text (control/doc.h)
+ *             apps/<name>    {"doc","order","deployed_s","good":{"doc","probed"},"failed"}
+ *             server         {"doc","seq"}: the last text, whose http options the server starts
+ * with Put         one transaction: texts, applications, what goes away. Durable before it is
+ *             acknowledged; what is inspected and started follows.
+ * good        the version a roll-back leads to, with what its inspection said, so that it runs
+ * again from its copy although the plugin's file has changed since. failed      the text's version
+ * was rolled back: a later control does not try it again.
  */
 #include "control/control.h"
 
-// Reads the orders and the file that they name (or, from the second control on, its copy).
+struct buf;
+struct deploy;
+
+// What is accepted, whole: an application that is not in it goes away.
+struct deploy_text {
+    const char *text;
+    size_t n;
+    const char *path; // names it in messages; its folder is the base of relative paths. "": none
+    bool json;        // the text must be JSON
+};
+
+// 0: it is in the store. -400 with file:line:column, -507 and others: nothing changed.
+int desired_put(struct control *c, const struct deploy_text *t, struct err *err);
+// {"applications":{NAME:{"action":"add|remove|none|update","changes":[{"field","class"}]}}}
+int desired_dry_run(struct control *c, const struct deploy_text *t, struct buf *ret_json,
+                    struct err *err);
+// One application, or with NULL all of them. SV_E_NOT_FOUND names the known ones.
+int desired_delete(struct control *c, const char *app, struct err *err);
+// NAME: the application as it was written, into the object.
+void desired_config(struct control *c, struct cJSON *into);
+
+// BOOT came: reads the store and, in a server's first control, FILE.
 int desired_load(struct control *c, struct bytes orders, struct err *err);
-// Warnings about the file that were not logged yet.
-void desired_warn(struct control *c);
-// LISTED came: specs of the ingresses, probes or, from an earlier control, replicas at once.
+// LISTED came: specs of the ingresses, versions inspected or, from an earlier control, known.
 void desired_start(struct control *c);
-// Gauges and was_healthy follow the replicas' states.
-void desired_count(struct control *c);
+
+// For later controls. A failure to write is logged.
+void desired_note_good(struct deploy *d);
+void desired_note_failed(struct deploy *d);
+void desired_note_probes(struct control *c); // probes.json, for this life of the server
+void desired_note_gpus(struct control *c);   // gpus.json

@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "control/deploy.h"
+#include "control/load.h"
 #include "control/obituary.h"
 #include "control/swap.h"
 #include "obs/log.h"
@@ -21,6 +23,7 @@ static const double watch_late_factor = 3; // of CONTROL_WATCH_MS: we were aslee
 static struct member *add(struct control *c, const char *name, uint64_t child_id,
                           enum wire_role role, uint32_t generation);
 static void take_place(struct control *c, struct member *m);
+static void greet_worker(struct member *m);
 static void set_state(struct member *m, enum wire_status state, const char *text);
 static void tell_replica(struct member *m, enum wire_status state, const char *text);
 static void on_frame(struct link *l, struct wire_frame *f);
@@ -91,6 +94,23 @@ void member_attach(struct control *c, const struct wire_attach *a, int own_socke
     set_state(m, (enum wire_status)atomic_load(&m->page->state), "");
     if (m->role == ROLE_INGRESS && c->snapshot_body)
         control_send_snapshot(c, m);
+    if (m->role == ROLE_WORKER)
+        greet_worker(m);
+}
+
+// What could not be said before there was a link.
+static void greet_worker(struct member *m)
+{
+    struct control *c = m->control;
+    struct replica *r = deploy_replica(c, m->name);
+    if (!r || r->member != m || r->leaving) {
+        if (c->store && c->listed) // before, it is not known whose it is
+            member_drain(m,
+                         clock_now_ns() + (r ? (uint64_t)(r->grace_s * 1e9) : deploy_grace_ns(c)));
+        return;
+    }
+    if (r->owed_orders)
+        r->owed_orders = !member_send_orders(m, r->deploy->orders_version, r->orders);
 }
 
 void member_died(struct control *c, const struct wire_died *d, int own_page)
@@ -116,8 +136,8 @@ void member_died(struct control *c, const struct wire_died *d, int own_page)
     bury_later(c, d->child_id);
     if (m)
         forget(m);
-    if (d->role == ROLE_WORKER && !control_replica(c, d->name))
-        control_gpus_back(c, d->name);
+    if (d->role == ROLE_WORKER && !deploy_replica(c, d->name))
+        deploy_gpus_back(c, d->name);
     control_changed(c);
 }
 
@@ -148,8 +168,19 @@ void member_drain(struct member *m, uint64_t deadline_ns)
     if (m->draining || !m->has_link || m->link_dead)
         return;
     m->draining = true;
+    m->drain_deadline_ns = deadline_ns;
     wire_put_drain(&m->link.out, 0, 0, &(struct wire_drain){.deadline_ns = deadline_ns});
     link_kick(&m->link);
+}
+
+bool member_send_orders(struct member *m, uint64_t revision, const char *json)
+{
+    if (!m->has_link || m->link_dead)
+        return false;
+    wire_put_orders(&m->link.out, 0, 0,
+                    &(struct wire_orders){.revision = revision, .json = {json, strlen(json)}});
+    link_kick(&m->link);
+    return true;
 }
 
 void member_send_snapshot(struct member *m, uint64_t version, struct bytes json)
@@ -163,8 +194,8 @@ void member_send_snapshot(struct member *m, uint64_t version, struct bytes json)
 
 static double stall_limit_s(struct control *c, const struct member *m)
 {
-    const struct replica *r = m->role == ROLE_WORKER ? control_replica(c, m->name) : NULL;
-    return r ? r->deploy->conf->stall_timeout_s : INGRESS_STALL_S;
+    const struct replica *r = m->role == ROLE_WORKER ? deploy_replica(c, m->name) : NULL;
+    return r && r->stall_s > 0 ? r->stall_s : INGRESS_STALL_S;
 }
 
 // A process whose loop does not turn: stopped, or stuck where it may not be.
@@ -180,6 +211,11 @@ void member_watch(struct control *c, uint64_t now_ns)
         uint64_t beat = m->page ? atomic_load(&m->page->heartbeat_ns) : 0;
         if (!m->page || *m->killed_why || m->link_dead)
             continue;
+        if (m->draining && m->role == ROLE_WORKER &&
+            now_ns > m->drain_deadline_ns + DEPLOY_OVERDUE_MS * NS_PER_MS) {
+            control_say_kill(c, m, "it should have left: its graceful_shutdown_timeout_s is over");
+            continue;
+        }
         if (beat < m->started_ns)
             beat = m->started_ns;
         double silent_s = now_ns > beat ? (double)(now_ns - beat) / 1e9 : 0;
@@ -209,17 +245,37 @@ static struct member *add(struct control *c, const char *name, uint64_t child_id
     return m;
 }
 
-// The newest process under a replica's name is that replica's.
+// The newest process under a replica's name is that replica's; nobody's is told to leave.
 static void take_place(struct control *c, struct member *m)
 {
-    struct replica *r = control_replica(c, m->name);
-    if (!r || (r->member && r->member->generation > m->generation))
-        return;
-    r->member = m;
-    r->restarts = m->generation;
-    r->restart_at_ns = 0;
-    r->progress = 0;
-    replica_event(&r->life, RE_STARTED);
+    struct replica *r = deploy_replica(c, m->name);
+    if (r && (!r->member || r->member->generation <= m->generation))
+        deploy_started(r, m);
+    else if (!r && c->store && c->listed)
+        control_say_retire(c, m->name, m->child_id);
+}
+
+void member_take(struct control *c, const struct replica *r)
+{
+    list_for_each (n, &c->members) {
+        struct member *m = CONTAINER_OF(n, struct member, node);
+        if (m->role != ROLE_WORKER || strcmp(m->name, r->name) != 0)
+            continue;
+        take_place(c, m);
+        if (m->has_link)
+            tell_replica(m, m->state, "");
+    }
+}
+
+void member_listed(struct control *c)
+{
+    list_for_each (n, &c->members) {
+        struct member *m = CONTAINER_OF(n, struct member, node);
+        if (m->role != ROLE_WORKER || deploy_replica(c, m->name) || !c->store)
+            continue;
+        control_say_retire(c, m->name, m->child_id);
+        member_drain(m, clock_now_ns() + deploy_grace_ns(c));
+    }
 }
 
 static void set_state(struct member *m, enum wire_status state, const char *text)
@@ -232,13 +288,21 @@ static void set_state(struct member *m, enum wire_status state, const char *text
     control_changed(m->control);
 }
 
+static void note_ready(struct replica *r)
+{
+    r->ready_ns = clock_now_ns();
+    if (r->start_ns != 0) // not adopted
+        r->deploy->start_s = (double)(r->ready_ns - r->start_ns) / 1e9;
+    r->start_ns = 0;
+}
+
 static void tell_replica(struct member *m, enum wire_status state, const char *text)
 {
     static const enum replica_event events[] = {[WS_READY] = RE_READY,
                                                 [WS_DRAINING] = RE_DRAINING,
                                                 [WS_FAILED] = RE_FAILED,
                                                 [WS_DEGRADED] = RE_DEGRADED};
-    struct replica *r = control_replica(m->control, m->name);
+    struct replica *r = deploy_replica(m->control, m->name);
     if (!r || r->member != m || state == WS_STARTING || state >= ARRAY_LEN(events))
         return;
     if (state == WS_FAILED || state == WS_DEGRADED)
@@ -246,6 +310,8 @@ static void tell_replica(struct member *m, enum wire_status state, const char *t
     enum replica_state before = r->life.state;
     if (!replica_event(&r->life, events[state]))
         LOGW("%s says '%s' in state %s", m->name, text, replica_state_name(r->life.state));
+    if (before != RS_RUNNING && r->life.state == RS_RUNNING)
+        note_ready(r);
     if (before != r->life.state)
         LOGI("replica %s is %s%s%s", r->name, replica_state_name(r->life.state), *text ? ": " : "",
              text);
@@ -269,6 +335,31 @@ static void on_broken(struct member *m, const struct wire_frame *f)
         replace_broken(worker, msg.why);
 }
 
+static void on_load(struct member *m, const struct wire_frame *f)
+{
+    struct wire_load msg;
+    struct err err;
+    if (m->role != ROLE_INGRESS)
+        return;
+    if (wire_get_load(f, &msg, &err) < 0)
+        LOGE("load of %s: %s", m->name, err.msg);
+    else
+        load_take(m, &msg);
+}
+
+static void on_ordered(struct member *m, const struct wire_frame *f)
+{
+    struct wire_ordered msg;
+    struct err err;
+    struct replica *r = m->role == ROLE_WORKER ? deploy_replica(m->control, m->name) : NULL;
+    if (!r || r->member != m)
+        return;
+    if (wire_get_ordered(f, &msg, &err) < 0)
+        LOGE("answer of %s to its orders: %s", m->name, err.msg);
+    else
+        deploy_ordered(r, msg.revision, msg.code, msg.text);
+}
+
 static void on_frame(struct link *l, struct wire_frame *f)
 {
     struct member *m = l->ctx;
@@ -278,13 +369,17 @@ static void on_frame(struct link *l, struct wire_frame *f)
         close(f->fds[i]);
     if (f->head.kind == WIRE_broken)
         on_broken(m, f);
+    else if (f->head.kind == WIRE_load)
+        on_load(m, f);
+    else if (f->head.kind == WIRE_ordered)
+        on_ordered(m, f);
     if (f->head.kind != WIRE_state)
         return;
     if (wire_get_state(f, &msg, &err) < 0) {
         LOGE("state of %s: %s", m->name, err.msg);
         return;
     }
-    struct replica *r = m->role == ROLE_WORKER ? control_replica(m->control, m->name) : NULL;
+    struct replica *r = m->role == ROLE_WORKER ? deploy_replica(m->control, m->name) : NULL;
     if (r && r->member == m)
         r->progress = msg.progress;
     set_state(m, (enum wire_status)msg.state, msg.text);
@@ -315,7 +410,7 @@ static bool is_quiet_end(const struct wire_died *d)
 static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o,
                   bool known)
 {
-    struct replica *r = d->role == ROLE_WORKER ? control_replica(c, d->name) : NULL;
+    struct replica *r = d->role == ROLE_WORKER ? deploy_replica(c, d->name) : NULL;
     bool quiet = is_quiet_end(d);
     if (!quiet && !known)
         obituary_log(o);
@@ -329,16 +424,16 @@ static void mourn(struct control *c, const struct wire_died *d, const struct obi
         cJSON_Delete(r->last_words);
         r->last_words = obituary_json(o);
     }
-    r->member = NULL;
     r->restart_at_ns =
         d->restart_in_ms > 0 ? clock_now_ns() + (uint64_t)d->restart_in_ms * NS_PER_MS : 0;
-    replica_event(&r->life, RE_DIED);
+    deploy_ended(r, !quiet);
 }
 
 static void forget(struct member *m)
 {
     m->gone = true;
     list_remove(&m->node);
+    load_forget(m);
     if (m->has_link) {
         link_close(&m->link, on_free);
         return;

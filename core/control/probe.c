@@ -4,7 +4,8 @@
 #include "base/check.h"
 #include "base/err.h"
 #include "base/mem.h"
-#include "control/desired.h"
+#include "control/deploy.h"
+#include "control/doc.h"
 #include "control/stash.h"
 #include "control/statefile.h"
 #include "obs/log.h"
@@ -13,16 +14,19 @@
 #include <cjson/cJSON.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct probe {
     uv_work_t work;
     struct list node; // of control.uncounted
     struct control *control;
-    struct deploy *deploy;
-    const char *plugin, *base_dir, *plugins_dir; // of control's, which lives as long
+    struct version *version;                     // a reference
+    const char *plugin, *base_dir, *plugins_dir; // of the version's doc and control's orders
     char *state_dir;
     struct stash stash;
+    uint64_t stamp;
     uint32_t devices; // that the plan is offered
     uint64_t device_bytes;
     char *found; // owned JSON of the last inspection
@@ -35,37 +39,39 @@ static void on_described(uv_work_t *w, int status);
 static void start_plan(struct probe *p);
 static void plan(uv_work_t *w);
 static void on_planned(uv_work_t *w, int status);
-static int check_options(struct control *c, struct deploy *d, const char *found, struct err *err);
-static int digest(struct control *c, struct deploy *d, struct err *err);
-static void warn_gpus(const struct deploy *d);
-static void log_warnings(const struct deploy *d);
-static void add_stash(struct cJSON *found, const struct stash *s);
+static void warn_gpus(const struct version *v);
+static void log_warnings(const struct version *v);
+static void add_stash(struct cJSON *found, const struct probe *p);
 
-void probe_start(struct control *c, struct deploy *d)
+void probe_start(struct version *v)
 {
     struct probe *p = xcalloc(1, sizeof *p);
-    p->control = c;
-    p->deploy = d;
-    p->plugin = d->conf->plugin;
-    p->base_dir = c->conf.dir;
-    p->plugins_dir = c->orders.plugins_dir;
-    p->state_dir = c->state_dir;
-    CHECK(uv_queue_work(&c->loop, &p->work, describe, on_described) == 0);
+    p->control = v->control;
+    p->version = version_ref(v);
+    p->plugin = v->conf->plugin;
+    p->base_dir = v->doc->conf.dir;
+    p->plugins_dir = v->control->orders.plugins_dir;
+    p->state_dir = v->control->state_dir;
+    CHECK(uv_queue_work(&v->control->loop, &p->work, describe, on_described) == 0);
 }
 
-bool probe_restore(struct control *c, struct deploy *d, const struct cJSON *probed)
+bool probe_restore(struct version *v, const struct cJSON *probed)
 {
     struct err err;
-    d->probed = cJSON_Duplicate(probed, true);
     char *text = cJSON_PrintUnformatted(probed);
-    int rc = check_options(c, d, text, &err);
+    if (!text)
+        return false;
+    const char *stamp = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(probed, "stamp"));
+    v->probed = cJSON_Duplicate(probed, true);
+    v->stamp = strtoull(stamp ? stamp : "0", NULL, 16);
+    int rc = version_check_options(v, text, &err);
     cJSON_free(text);
-    if (rc == 0 && digest(c, d, &err) == 0)
+    if (rc == 0 && version_digest(v, &err) == 0 && access(v->stash.path, R_OK) == 0)
         return true;
-    LOGW("what the inspection of %s's plugin said cannot be read (%s); asking again", d->app->name,
-         err.msg);
-    cJSON_Delete(d->probed);
-    d->probed = NULL;
+    LOGW("what the inspection of %s's plugin said cannot be used (%s); asking again", v->app->name,
+         rc < 0 ? err.msg : "its copy is gone");
+    cJSON_Delete(v->probed);
+    v->probed = NULL;
     return false;
 }
 
@@ -79,6 +85,8 @@ static void describe(uv_work_t *w)
     struct buf kept = {0};
     const struct inspect_what what = {.plugin_path = p->stash.path, .config_json = ""};
     p->rc = stash_find(p->plugin, p->base_dir, p->plugins_dir, path, &p->err);
+    if (p->rc == 0)
+        p->rc = stash_stamp(path, &p->stamp, &p->err); // before it is read: a change shows again
     if (p->rc == 0)
         p->rc = stash_copy(path, p->state_dir, &p->stash, &p->err);
     if (p->rc == 0 && statefile_read(p->stash.dir, description, &kept, NULL) == 0)
@@ -94,29 +102,27 @@ static void plan(uv_work_t *w)
     xfree(p->found);
     p->found = NULL;
     const struct inspect_what what = {.plugin_path = p->stash.path,
-                                      .config_json = p->deploy->config_json,
-                                      .app = p->deploy->app->name,
-                                      .deployment = p->deploy->conf->name,
+                                      .config_json = p->version->config_json,
+                                      .app = p->version->app->name,
+                                      .deployment = p->version->conf->name,
                                       .devices = p->devices,
                                       .device_bytes = p->device_bytes};
     p->rc = inspect_run(&what, &p->found, &p->err);
 }
 
-static void fail(struct probe *p)
-{
-    struct deploy *d = p->deploy;
-    d->phase = DP_FAILED;
-    snprintf(d->message, sizeof d->message, "%s", p->err.msg);
-    LOGE("application %s: DEPLOY_FAILED: %s", d->app->name, d->message);
-    control_changed(p->control);
-}
-
+// Nobody may be interested any more: a newer text came, or the application went.
 static void finish(struct probe *p)
 {
-    if (p->rc < 0)
-        fail(p);
-    else
-        control_accept(p->control, p->deploy);
+    struct version *v = p->version;
+    struct deploy *d = v->deploy;
+    v->stamp = p->stamp;
+    if (d && d->next == v && p->rc < 0) {
+        snprintf(v->message, sizeof v->message, "%s", p->err.msg);
+        deploy_refused(d, v);
+    } else if (d && d->next == v) {
+        deploy_accepted(d, v);
+    }
+    version_unref(v);
     xfree(p->found);
     xfree(p);
 }
@@ -126,7 +132,7 @@ static void on_described(uv_work_t *w, int status)
     struct probe *p = CONTAINER_OF(w, struct probe, work);
     CHECK(status == 0);
     if (p->rc == 0)
-        p->rc = check_options(p->control, p->deploy, p->found, &p->err);
+        p->rc = version_check_options(p->version, p->found, &p->err);
     if (p->rc < 0)
         finish(p);
     else if (p->control->gpus_counted)
@@ -138,7 +144,7 @@ static void on_described(uv_work_t *w, int status)
 static void start_plan(struct probe *p)
 {
     const struct gpus *g = &p->control->gpus;
-    p->devices = gpus_offer(g, p->deploy->conf->num_gpus);
+    p->devices = gpus_offer(g, p->version->conf->num_gpus);
     p->device_bytes = p->devices ? gpus_bytes(g) : 0;
     CHECK(uv_queue_work(&p->control->loop, &p->work, plan, on_planned) == 0);
 }
@@ -154,100 +160,43 @@ void probe_counted(struct control *c)
 static void on_planned(uv_work_t *w, int status)
 {
     struct probe *p = CONTAINER_OF(w, struct probe, work);
-    struct deploy *d = p->deploy;
+    struct version *v = p->version;
     CHECK(status == 0);
     if (p->rc == 0) {
-        d->probed = cJSON_Parse(p->found);
-        if (d->probed)
-            add_stash(d->probed, &p->stash);
-        log_warnings(d);
-        p->rc = digest(p->control, d, &p->err);
-        warn_gpus(d);
+        v->probed = cJSON_Parse(p->found);
+        if (v->probed)
+            add_stash(v->probed, p);
+        log_warnings(v);
+        p->rc = version_digest(v, &p->err);
+        warn_gpus(v);
     }
     finish(p);
 }
 
-static void add_stash(struct cJSON *found, const struct stash *s)
+static void add_stash(struct cJSON *found, const struct probe *p)
 {
-    cJSON_AddStringToObject(found, "stash_path", s->path);
-    cJSON_AddStringToObject(found, "stash_dir", s->dir);
+    char stamp[24];
+    snprintf(stamp, sizeof stamp, "%016llx", (unsigned long long)p->stamp);
+    cJSON_AddStringToObject(found, "stash_path", p->stash.path);
+    cJSON_AddStringToObject(found, "stash_dir", p->stash.dir);
+    cJSON_AddStringToObject(found, "stamp", stamp);
 }
 
-static double number(const cJSON *j, const char *key, double fallback)
-{
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(j, key);
-    return cJSON_IsNumber(v) && v->valuedouble >= 0 ? v->valuedouble : fallback;
-}
-
-static uint32_t count(const cJSON *j, const char *key)
-{
-    double v = number(j, key, 0);
-    return v < UINT32_MAX ? (uint32_t)v : UINT32_MAX;
-}
-
-static const char *text(const cJSON *j, const char *key)
-{
-    const char *v = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
-    return v ? v : "";
-}
-
-static int check_options(struct control *c, struct deploy *d, const char *found, struct err *err)
-{
-    cJSON *j = cJSON_Parse(found);
-    char *options = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(j, "options"));
-    int rc = conf_check_options(&c->conf, d->conf, options ? options : "[]", &d->config_json, err);
-    cJSON_free(options);
-    cJSON_Delete(j);
-    desired_warn(c);
-    return rc;
-}
-
-static void log_warnings(const struct deploy *d)
+static void log_warnings(const struct version *v)
 {
     const cJSON *w;
     cJSON_ArrayForEach(
-        w, cJSON_GetObjectItemCaseSensitive(d->probed, "warnings")) if (cJSON_IsString(w))
-        LOGW("application %s: plugin '%s': %s", d->app->name, d->conf->plugin, w->valuestring);
+        w, cJSON_GetObjectItemCaseSensitive(v->probed, "warnings")) if (cJSON_IsString(w))
+        LOGW("application %s: plugin '%s': %s", v->app->name, v->conf->plugin, w->valuestring);
 }
 
-// A plugin that knows nothing of GPUs leaves in its plan what it was offered.
-static uint32_t devices_of(const struct deploy *d, const cJSON *said)
+static void warn_gpus(const struct version *v)
 {
-    bool means_it = number(said, "device_bytes", 0) > 0 || d->conf->num_gpus > 0;
-    return means_it ? count(said, "devices") : 0;
-}
-
-static void warn_gpus(const struct deploy *d)
-{
-    double asked = d->conf->num_gpus;
-    if (asked > 0 && d->plan.devices == 0)
+    double asked = v->conf->num_gpus;
+    if (asked > 0 && v->plan.devices == 0)
         LOGW("application %s: num_gpus %g is not waited for: its replicas run without a GPU",
-             d->app->name, asked);
-    else if (asked > 0 && asked != d->plan.devices)
-        LOGW("application %s: num_gpus is %g; each replica gets %u whole", d->app->name, asked,
-             d->plan.devices);
-}
-
-// d->probed into the numbers and paths that the workers' orders are made of.
-static int digest(struct control *c, struct deploy *d, struct err *err)
-{
-    const cJSON *said = cJSON_GetObjectItemCaseSensitive(d->probed, "plan");
-    if (!*text(d->probed, "stash_path") || !*text(d->probed, "name"))
-        return err_set(err, -500, "the inspection of plugin '%s' gave no name", d->conf->plugin);
-    snprintf(d->stash.path, sizeof d->stash.path, "%s", text(d->probed, "stash_path"));
-    snprintf(d->stash.dir, sizeof d->stash.dir, "%s", text(d->probed, "stash_dir"));
-    snprintf(d->plugin, sizeof d->plugin, "%s %s", text(d->probed, "name"),
-             text(d->probed, "version"));
-    d->plan = (struct plan){.max_batch = count(said, "max_batch"),
-                            .concurrency = count(said, "concurrency"),
-                            .max_inflight = count(said, "max_inflight"),
-                            .batch_wait_s = number(said, "batch_wait_us", -1e6) / 1e6,
-                            .devices = devices_of(d, said),
-                            .device_bytes = (uint64_t)number(said, "device_bytes", 0),
-                            .stream_in =
-                                cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(said, "stream_in"))};
-    d->numbers = numbers_resolve(d->conf, &d->plan);
-    if (*d->numbers.warning)
-        LOGW("application %s: %s", d->app->name, d->numbers.warning);
-    return gpus_check(&c->gpus, d->plan.devices, d->plan.device_bytes, err);
+             v->app->name, asked);
+    else if (asked > 0 && asked != v->plan.devices)
+        LOGW("application %s: num_gpus is %g; each replica gets %u whole", v->app->name, asked,
+             v->plan.devices);
 }

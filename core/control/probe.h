@@ -7,15 +7,17 @@
  *   check                  on the loop: the options against `config:`
  *   plan                   once the GPUs are counted, on the pool: create and plan with that
  * config, in a throw-away process accept                 on the loop: numbers resolved,
- * control_accept
+ * deploy_accepted
  *
- * Any of them may fail: the deployment is DP_FAILED with the message. What the probe found is
+ * Any of them may fail: deploy_refused with the message. What the probe found is
  * kept as JSON, so that a replaced control need not ask again: the plugin's file may have changed
  * since.
  */
 #include "control/control.h"
 
-void probe_start(struct control *c, struct deploy *d);
+struct version;
+
+void probe_start(struct version *v);
 void probe_counted(struct control *c); // the GPUs are counted
 // From the JSON of an earlier probe instead; false when it does not hold what is needed.
-bool probe_restore(struct control *c, struct deploy *d, const struct cJSON *probed);
+bool probe_restore(struct version *v, const struct cJSON *probed);

@@ -51,13 +51,19 @@ const char *replica_state_name(enum replica_state s)
 
 enum deployment_state deployment_state_of(const struct deployment_sum *s)
 {
-    if (s->inspection_failed)
+    if (!s->accepted)
+        return s->refused ? DS_DEPLOY_FAILED : DS_UPDATING;
+    if (s->inspecting || s->old > 0)
+        return DS_UPDATING;
+    if (s->running >= s->wanted && s->update_failed)
         return DS_DEPLOY_FAILED;
-    if (s->inspected && s->running == s->wanted)
-        return DS_HEALTHY;
+    if (s->running >= s->wanted)
+        return s->scales && s->leaving > 0 ? DS_DOWNSCALING : DS_HEALTHY;
+    if (s->was_healthy && s->scales && s->running + s->starting >= s->wanted)
+        return DS_UPSCALING;
     if (s->was_healthy)
         return DS_UNHEALTHY;
-    return s->failing ? DS_DEPLOY_FAILED : DS_UPDATING;
+    return s->failing || s->update_failed ? DS_DEPLOY_FAILED : DS_UPDATING;
 }
 
 const char *deployment_state_name(enum deployment_state s)
@@ -71,6 +77,10 @@ const char *deployment_state_name(enum deployment_state s)
         return "UNHEALTHY";
     case DS_DEPLOY_FAILED:
         return "DEPLOY_FAILED";
+    case DS_UPSCALING:
+        return "UPSCALING";
+    case DS_DOWNSCALING:
+        return "DOWNSCALING";
     }
     BUG("deployment state %d", (int)s);
 }
@@ -81,6 +91,8 @@ const char *application_state_name(enum deployment_state s)
     case DS_UPDATING:
         return "DEPLOYING";
     case DS_HEALTHY:
+    case DS_UPSCALING:
+    case DS_DOWNSCALING:
         return "RUNNING";
     case DS_UNHEALTHY:
     case DS_DEPLOY_FAILED:

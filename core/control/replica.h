@@ -37,14 +37,29 @@ struct replica_life {
 bool replica_event(struct replica_life *r, enum replica_event e);
 const char *replica_state_name(enum replica_state s); // as in `salver status`
 
-enum deployment_state { DS_UPDATING, DS_HEALTHY, DS_UNHEALTHY, DS_DEPLOY_FAILED };
+enum deployment_state {
+    DS_UPDATING,
+    DS_HEALTHY,
+    DS_UNHEALTHY,
+    DS_DEPLOY_FAILED,
+    DS_UPSCALING,
+    DS_DOWNSCALING
+};
 
-struct deployment_sum {                // of one deployment's replicas
-    uint32_t wanted, running, failing; // failing: REPLICA_FAILURES_MAX was reached
-    bool inspected, inspection_failed, was_healthy;
+struct deployment_sum { // of one deployment's replicas; running, starting, failing: of the target
+    uint32_t wanted, running;
+    uint32_t starting; // for the first time, and did not fail yet
+    uint32_t failing;  // REPLICA_FAILURES_MAX was reached
+    uint32_t old, leaving;
+    bool accepted;      // there is a target
+    bool inspecting;    // a newer text is looked at
+    bool refused;       // there is no target: the last one was not taken
+    bool update_failed; // an older version serves, or the replicas did not take new orders
+    bool was_healthy;   // since the target was set
+    bool scales;        // by its load
 };
 enum deployment_state deployment_state_of(const struct deployment_sum *s);
-const char *
-deployment_state_name(enum deployment_state s); // UPDATING HEALTHY UNHEALTHY DEPLOY_FAILED
+const char *deployment_state_name(enum deployment_state s); // UPDATING HEALTHY UNHEALTHY
+                                                            // DEPLOY_FAILED UPSCALING DOWNSCALING
 const char *
 application_state_name(enum deployment_state s); // DEPLOYING RUNNING UNHEALTHY DEPLOY_FAILED

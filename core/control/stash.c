@@ -4,6 +4,7 @@
 #include "abi/plugin.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/map.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/sha256.h"
@@ -137,6 +138,30 @@ int stash_copy(const char *path, const char *state_dir, struct stash *ret, struc
     for (size_t i = 0; i < files.n; i++)
         xfree(files.names[i]);
     return rc < 0 ? err_ctx(err, "copying plugin '%s'", path) : 0;
+}
+
+int stash_stamp(const char *path, uint64_t *ret, struct err *err)
+{
+    struct files files = {.n = 0};
+    char from[STASH_PATH_MAX], one[STASH_PATH_MAX];
+    int rc = list_libraries(path, &files, err);
+    *ret = 1; // never 0
+    snprintf(from, sizeof from, "%s", path);
+    const char *dir = dirname(from);
+    for (size_t i = 0; i < files.n; i++) {
+        struct stat st;
+        bool there =
+            rc == 0 && path_of(one, "%s/%s", dir, files.names[i]) == 0 && stat(one, &st) == 0;
+        if (there) {
+            const int64_t seen[] = {(int64_t)st.st_ino, st.st_size, st.st_mtim.tv_sec,
+                                    st.st_mtim.tv_nsec};
+            *ret = hash_bytes(seen, sizeof seen, *ret) | 1;
+        } else if (rc == 0) {
+            rc = err_set(err, SV_E_NOT_FOUND, "reading '%s': %s", one, err_errno(errno));
+        }
+        xfree(files.names[i]);
+    }
+    return rc;
 }
 
 static bool is_library(const char *name)

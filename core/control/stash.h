@@ -13,6 +13,7 @@
  * Thread any; blocks on the disk.
  */
 #include <limits.h>
+#include <stdint.h>
 
 struct err;
 
@@ -26,4 +27,6 @@ struct stash {
 // The plugin's file. base_dir: of the YAML file; plugins_dir: --plugins, or NULL.
 int stash_find(const char *plugin, const char *base_dir, const char *plugins_dir,
                char ret_path[STASH_PATH_MAX], struct err *err);
+// Of the files that stash_copy would copy: changes when one of them was written or replaced.
+int stash_stamp(const char *path, uint64_t *ret, struct err *err);
 int stash_copy(const char *path, const char *state_dir, struct stash *ret, struct err *err);

@@ -3,14 +3,16 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "control/deploy.h"
+#include "control/doc.h"
 
 #include <cjson/cJSON.h>
 
 #include <unistd.h>
 
 static cJSON *proxies(struct control *c);
-static cJSON *application(struct deploy *d, uint64_t now_ns);
-static cJSON *deployment(struct deploy *d, enum deployment_state state, uint64_t now_ns);
+static cJSON *application(const struct deploy *d, uint64_t now_ns);
+static cJSON *deployment(const struct deploy *d, enum deployment_state state, uint64_t now_ns);
 static cJSON *replica(const struct replica *r, uint64_t now_ns);
 
 char *status_text(struct control *c)
@@ -23,16 +25,20 @@ char *status_text(struct control *c)
     cJSON_AddStringToObject(j, "state_dir", c->state_dir);
     cJSON_AddNumberToObject(j, "supervisor_pid", (double)c->supervisor.peer_pid);
     cJSON *http = cJSON_AddObjectToObject(j, "http_options");
-    cJSON_AddStringToObject(http, "host", c->conf.http.host);
-    cJSON_AddNumberToObject(http, "port", c->conf.http.port);
-    cJSON_AddNumberToObject(http, "num_ingress", c->conf.http.num_ingress);
+    cJSON_AddStringToObject(http, "host", c->host);
+    cJSON_AddNumberToObject(http, "port", c->port);
+    cJSON_AddNumberToObject(http, "num_ingress", c->server ? c->server->conf.http.num_ingress : 1);
+    if (!c->store)
+        cJSON_AddStringToObject(j, "store_error", c->store_why);
     cJSON_AddItemToObject(j, "proxies", proxies(c));
     cJSON *gpus = gpus_json(&c->gpus);
     cJSON_AddItemToObject(j, "gpus", cJSON_DetachItemFromObject(gpus, "gpus"));
     cJSON_Delete(gpus);
     cJSON *apps = cJSON_AddObjectToObject(j, "applications");
-    for (uint32_t i = 0; i < c->n_deploys; i++)
-        cJSON_AddItemToObject(apps, c->deploys[i].app->name, application(&c->deploys[i], now));
+    list_for_each (n, &c->deploys) {
+        const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        cJSON_AddItemToObject(apps, d->name, application(d, now));
+    }
     char *text = cJSON_PrintUnformatted(j);
     char *copy = xstrdup(text);
     cJSON_free(text);
@@ -67,41 +73,54 @@ static cJSON *proxies(struct control *c)
     return all;
 }
 
-static cJSON *application(struct deploy *d, uint64_t now_ns)
+static cJSON *application(const struct deploy *d, uint64_t now_ns)
 {
-    const struct deployment_sum sum = control_sum(d);
+    const struct deployment_sum sum = deploy_sum(d);
     enum deployment_state state = deployment_state_of(&sum);
+    const struct version *v = deploy_version(d);
     cJSON *j = cJSON_CreateObject();
-    cJSON_AddStringToObject(j, "name", d->app->name);
-    if (d->app->route_prefix)
-        cJSON_AddStringToObject(j, "route_prefix", d->app->route_prefix);
+    cJSON_AddStringToObject(j, "name", d->name);
+    if (v && v->app->route_prefix)
+        cJSON_AddStringToObject(j, "route_prefix", v->app->route_prefix);
     else
         cJSON_AddNullToObject(j, "route_prefix");
-    cJSON_AddStringToObject(j, "status", application_state_name(state));
+    cJSON_AddStringToObject(j, "status", d->deleting ? "DELETING" : application_state_name(state));
     cJSON_AddStringToObject(j, "message", d->message);
     cJSON_AddNumberToObject(j, "last_deployed_time_s", (double)d->deployed_wall_ns / 1e9);
     cJSON *all = cJSON_AddObjectToObject(j, "deployments");
-    cJSON_AddItemToObject(all, d->conf->name, deployment(d, state, now_ns));
+    cJSON_AddItemToObject(all, deploy_deployment(d), deployment(d, state, now_ns));
     return j;
 }
 
-static cJSON *deployment(struct deploy *d, enum deployment_state state, uint64_t now_ns)
+static void add_version(cJSON *j, const struct deploy *d)
+{
+    const struct version *v = deploy_version(d);
+    cJSON *conf = cJSON_AddObjectToObject(j, "deployment_config");
+    if (!v)
+        return;
+    cJSON_AddStringToObject(j, "plugin", *v->plugin ? v->plugin : v->conf->plugin);
+    cJSON_AddStringToObject(j, "plugin_path", v->stash.path);
+    cJSON_AddStringToObject(j, "version", v->id);
+    cJSON_AddNumberToObject(conf, "max_ongoing_requests", v->numbers.max_ongoing_requests);
+    cJSON_AddNumberToObject(conf, "max_batch_size", v->numbers.max_batch_size);
+    cJSON_AddNumberToObject(conf, "batch_wait_timeout_s", v->numbers.batch_wait_s);
+    cJSON_AddNumberToObject(conf, "concurrency", v->numbers.concurrency);
+}
+
+static cJSON *deployment(const struct deploy *d, enum deployment_state state, uint64_t now_ns)
 {
     cJSON *j = cJSON_CreateObject();
-    cJSON_AddStringToObject(j, "name", d->conf->name);
+    cJSON_AddStringToObject(j, "name", deploy_deployment(d));
     cJSON_AddStringToObject(j, "status", deployment_state_name(state));
     cJSON_AddStringToObject(j, "message", d->message);
-    cJSON_AddStringToObject(j, "plugin", *d->plugin ? d->plugin : d->conf->plugin);
-    cJSON_AddStringToObject(j, "plugin_path", d->stash.path);
-    cJSON_AddNumberToObject(j, "target_num_replicas", d->n_replicas);
-    cJSON *conf = cJSON_AddObjectToObject(j, "deployment_config");
-    cJSON_AddNumberToObject(conf, "max_ongoing_requests", d->numbers.max_ongoing_requests);
-    cJSON_AddNumberToObject(conf, "max_batch_size", d->numbers.max_batch_size);
-    cJSON_AddNumberToObject(conf, "batch_wait_timeout_s", d->numbers.batch_wait_s);
-    cJSON_AddNumberToObject(conf, "concurrency", d->numbers.concurrency);
+    cJSON_AddNumberToObject(j, "target_num_replicas", d->deleting ? 0 : d->wanted);
+    cJSON_AddNumberToObject(j, "num_ongoing_requests", d->load);
+    if (d->scales)
+        cJSON_AddStringToObject(j, "scaling", scale_why_text(d->scale_why));
+    add_version(j, d);
     cJSON *all = cJSON_AddArrayToObject(j, "replicas");
     for (uint32_t i = 0; i < d->n_replicas; i++)
-        cJSON_AddItemToArray(all, replica(&d->replicas[i], now_ns));
+        cJSON_AddItemToArray(all, replica(d->replicas[i], now_ns));
     return j;
 }
 
@@ -111,8 +130,11 @@ static cJSON *replica(const struct replica *r, uint64_t now_ns)
     const struct page *page = m ? m->page : NULL;
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "replica_id", r->name);
+    cJSON_AddStringToObject(j, "version", r->version);
     cJSON_AddStringToObject(j, "state",
-                            r->waits_for_gpu ? "PENDING" : replica_state_name(r->life.state));
+                            r->waits_for_gpu ? "PENDING"
+                            : r->leaving     ? "STOPPING"
+                                             : replica_state_name(r->life.state));
     cJSON_AddNumberToObject(j, "pid", m ? (double)m->pid : 0);
     cJSON_AddNumberToObject(j, "num_ongoing_requests", page ? atomic_load(&page->in_flight) : 0);
     cJSON_AddNumberToObject(j, "restarts", r->restarts);

@@ -2,8 +2,12 @@
 #include "control/swap.h"
 
 #include "base/clock.h"
+#include "control/deploy.h"
+#include "control/doc.h"
 #include "control/member.h"
 #include "obs/log.h"
+
+#include <cjson/cJSON.h>
 
 #include <stdio.h>
 #include <string.h>
@@ -11,21 +15,42 @@
 static void replace(struct control *c);
 static void drain_older(struct control *c, const struct member *newest);
 
+static uint32_t places(const struct control *c)
+{
+    return c->server ? c->server->conf.http.num_ingress : 1;
+}
+
+void swap_note(struct control *c, struct bytes orders)
+{
+    cJSON *j = cJSON_ParseWithLength(orders.p, orders.n);
+    const char *build = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "build"));
+    if (!build || strcmp(build, control_build()) != 0)
+        c->swap.due = true;
+    cJSON_Delete(j);
+}
+
+void swap_look(struct control *c)
+{
+    if (!c->swap.due || !c->live)
+        return;
+    c->swap.due = false;
+    swap_start(c);
+}
+
 void swap_start(struct control *c)
 {
     if (c->swap.running) {
         c->swap.again = true;
         return;
     }
-    LOGI("replacing %u ingress%s, one by one", c->conf.http.num_ingress,
-         c->conf.http.num_ingress == 1 ? "" : "es");
-    c->swap = (struct swap){.running = true};
+    LOGI("replacing %u ingress%s, one by one", places(c), places(c) == 1 ? "" : "es");
+    c->swap = (struct swap){.running = true, .due = c->swap.due};
     replace(c);
 }
 
 void swap_step(struct control *c)
 {
-    for (uint32_t i = 0; i < c->conf.http.num_ingress; i++) {
+    for (uint32_t i = 0; i < places(c); i++) {
         const struct member *newest = member_ingress(c, i);
         if (newest && newest->state == WS_READY)
             drain_older(c, newest);
@@ -35,12 +60,12 @@ void swap_step(struct control *c)
     const struct member *m = member_ingress(c, c->swap.place);
     if (!m || m->state != WS_READY || m->generation <= c->swap.old_generation)
         return;
-    if (++c->swap.place < c->conf.http.num_ingress) {
+    if (++c->swap.place < places(c)) {
         replace(c);
         return;
     }
     bool again = c->swap.again;
-    c->swap = (struct swap){0};
+    c->swap = (struct swap){.due = c->swap.due};
     LOGI("ingresses are replaced");
     if (again)
         swap_start(c);
@@ -63,7 +88,7 @@ static void drain_older(struct control *c, const struct member *newest)
         if (m->role != ROLE_INGRESS || strcmp(m->name, newest->name) != 0 ||
             m->generation >= newest->generation || m->draining)
             continue;
-        control_say_retire(c, m);
-        member_drain(m, clock_now_ns() + control_grace_ns(c));
+        control_say_retire(c, m->name, m->child_id);
+        member_drain(m, clock_now_ns() + deploy_grace_ns(c));
     }
 }

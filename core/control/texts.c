@@ -3,6 +3,9 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "control/deploy.h"
+#include "control/doc.h"
+#include "control/replicas.h"
 
 #include <cjson/cJSON.h>
 
@@ -31,16 +34,16 @@ static void add_path(cJSON *j, const char *key, const char *dir, const char *nam
 }
 
 // In the worker's process they count from 0.
-static void add_devices(cJSON *j, const struct control *c, const struct deploy *d,
-                        const struct replica *r)
+static void add_devices(cJSON *j, const struct control *c, const struct version *v,
+                        const char *replica)
 {
-    uint32_t offered = gpus_offer(&c->gpus, d->conf->num_gpus);
+    uint32_t offered = gpus_offer(&c->gpus, v->conf->num_gpus);
     add(j, "plan_devices", offered);
     add(j, "plan_device_bytes", offered ? (double)gpus_bytes(&c->gpus) : 0);
     cJSON *all = cJSON_AddArrayToObject(j, "devices");
     for (uint32_t i = 0; i < c->gpus.n; i++) {
         const struct gpu *g = &c->gpus.gpu[i];
-        if (strcmp(g->replica, r->name) != 0)
+        if (strcmp(g->replica, replica) != 0)
             continue;
         cJSON *one = cJSON_CreateObject();
         cJSON_AddStringToObject(one, "uuid", g->uuid);
@@ -50,35 +53,67 @@ static void add_devices(cJSON *j, const struct control *c, const struct deploy *
     }
 }
 
-char *texts_worker(const struct control *c, const struct deploy *d, const struct replica *r)
+static const struct conf_file *server_conf(const struct control *c)
 {
-    const struct conf_deployment *conf = d->conf;
+    static const struct conf_file none = {.orphan_timeout_s = 60};
+    return c->server ? &c->server->conf : &none;
+}
+
+char *texts_worker(const struct control *c, const struct version *v, const char *replica,
+                   bool canary)
+{
+    const struct conf_deployment *conf = v->conf;
     cJSON *j = cJSON_CreateObject();
-    cJSON_AddStringToObject(j, "app", d->app->name);
+    cJSON_AddStringToObject(j, "app", v->app->name);
     cJSON_AddStringToObject(j, "deployment", conf->name);
-    cJSON_AddStringToObject(j, "replica", r->name);
+    cJSON_AddStringToObject(j, "replica", replica);
+    cJSON_AddStringToObject(j, "version", v->id);
+    cJSON_AddStringToObject(j, "build", control_build());
     cJSON_AddStringToObject(j, "plugin", conf->plugin);
-    cJSON_AddStringToObject(j, "plugin_path", d->stash.path);
-    cJSON_AddStringToObject(j, "plugin_dir", d->stash.dir);
+    cJSON_AddStringToObject(j, "plugin_path", v->stash.path);
+    cJSON_AddStringToObject(j, "plugin_dir", v->stash.dir);
     add_path(j, "cache_dir", c->state_dir, "cache");
-    cJSON_AddRawToObject(j, "config", d->config_json ? d->config_json : "{}");
-    add_devices(j, c, d, r);
+    cJSON_AddRawToObject(j, "config", v->config_json ? v->config_json : "{}");
+    add_devices(j, c, v, replica);
     struct buf warmups = {0};
     conf_warmups_json(conf, &warmups);
     cJSON_AddRawToObject(j, "warmup_requests", buf_cstr(&warmups));
     buf_finish(&warmups);
-    add(j, "max_ongoing_requests", d->numbers.max_ongoing_requests);
-    add(j, "max_batch_size", d->numbers.max_batch_size);
-    add(j, "batch_wait_s", d->numbers.batch_wait_s);
-    add(j, "concurrency", d->numbers.concurrency);
+    cJSON_AddBoolToObject(j, "canary", canary);
+    add(j, "max_ongoing_requests", v->numbers.max_ongoing_requests);
+    add(j, "max_batch_size", v->numbers.max_batch_size);
+    add(j, "batch_wait_s", v->numbers.batch_wait_s);
+    add(j, "concurrency", v->numbers.concurrency);
     add(j, "load_timeout_s", conf->load_timeout_s);
     add(j, "stall_timeout_s", conf->stall_timeout_s);
     add(j, "run_timeout_s", conf->run_timeout_s);
     add(j, "max_response_buffer_bytes", (double)conf->max_response_buffer_bytes);
-    add(j, "max_body_bytes", (double)c->conf.http.max_body_bytes);
+    add(j, "max_body_bytes", (double)server_conf(c)->http.max_body_bytes);
     add(j, "graceful_shutdown_timeout_s", conf->graceful_shutdown_timeout_s);
     add(j, "health_check_period_s", conf->health_check_period_s);
-    add(j, "orphan_timeout_s", c->conf.orphan_timeout_s);
+    add(j, "orphan_timeout_s", server_conf(c)->orphan_timeout_s);
+    return take_text(j);
+}
+
+char *texts_live(const cJSON *orders)
+{
+    static const char *const keys[] = {"config",
+                                       "max_ongoing_requests",
+                                       "max_batch_size",
+                                       "batch_wait_s",
+                                       "load_timeout_s",
+                                       "stall_timeout_s",
+                                       "run_timeout_s",
+                                       "max_response_buffer_bytes",
+                                       "max_body_bytes",
+                                       "health_check_period_s",
+                                       "graceful_shutdown_timeout_s"};
+    cJSON *j = cJSON_CreateObject();
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        cJSON *v = cJSON_GetObjectItemCaseSensitive(orders, keys[i]);
+        if (v)
+            cJSON_AddItemReferenceToObject(j, keys[i], v);
+    }
     return take_text(j);
 }
 
@@ -87,12 +122,13 @@ char *texts_ingress(const struct control *c, uint32_t place)
     cJSON *j = cJSON_CreateObject();
     add(j, "place", place);
     cJSON_AddStringToObject(j, "state_dir", c->state_dir);
+    cJSON_AddStringToObject(j, "build", control_build());
     struct buf http = {0};
-    conf_http_json(&c->conf, &http);
+    conf_http_json(server_conf(c), &http);
     cJSON_AddRawToObject(j, "http", buf_cstr(&http));
     buf_finish(&http);
-    cJSON_AddBoolToObject(j, "access_log", c->conf.logging.access_log);
-    add(j, "orphan_timeout_s", c->conf.orphan_timeout_s);
+    cJSON_AddBoolToObject(j, "access_log", server_conf(c)->logging.access_log);
+    add(j, "orphan_timeout_s", server_conf(c)->orphan_timeout_s);
     return take_text(j);
 }
 
@@ -104,7 +140,8 @@ static double queue_length(const struct conf_deployment *d)
 // What the inspection heard, word for word.
 static void add_models(cJSON *j, const struct deploy *d)
 {
-    const cJSON *probed = d->phase == DP_ACCEPTED ? d->probed : NULL;
+    const struct version *v = d->target ? d->target : d->good;
+    const cJSON *probed = v ? v->probed : NULL;
     cJSON *models = cJSON_GetObjectItemCaseSensitive(probed, "models");
     const cJSON *gauge = cJSON_GetObjectItemCaseSensitive(probed, "queue_gauge");
     if (models)
@@ -117,40 +154,53 @@ static void add_models(cJSON *j, const struct deploy *d)
         cJSON_AddNullToObject(j, "queue_gauge");
 }
 
-static cJSON *route(const struct control *c, const struct deploy *d)
+// To an ingress DEPLOY_FAILED means that nobody will answer; a version that serves on does.
+static const char *state_for_ingress(const struct deploy *d)
 {
-    const struct conf_deployment *conf = d->conf;
-    const struct deployment_sum sum = control_sum(d);
+    const struct deployment_sum sum = deploy_sum(d);
     enum deployment_state state = deployment_state_of(&sum);
+    bool serves = d->rolled_back && (d->target || replicas_serve(d));
+    return state == DS_DEPLOY_FAILED && serves ? "RUNNING" : application_state_name(state);
+}
+
+static cJSON *route(const struct deploy *d)
+{
+    const struct version *v = deploy_version(d);
+    const struct conf_deployment *conf = v->conf;
     cJSON *j = cJSON_CreateObject();
-    cJSON_AddStringToObject(j, "name", d->app->name);
-    if (d->app->route_prefix)
-        cJSON_AddStringToObject(j, "route_prefix", d->app->route_prefix);
+    cJSON_AddStringToObject(j, "name", d->name);
+    if (v->app->route_prefix)
+        cJSON_AddStringToObject(j, "route_prefix", v->app->route_prefix);
     else
         cJSON_AddNullToObject(j, "route_prefix");
     cJSON_AddStringToObject(j, "deployment", conf->name);
     cJSON *workers = cJSON_AddArrayToObject(j, "workers");
-    for (uint32_t i = 0; d->phase != DP_FAILED && i < d->n_replicas; i++)
-        cJSON_AddItemToArray(workers, cJSON_CreateString(d->replicas[i].name));
-    cJSON_AddBoolToObject(j, "stream_in", d->plan.stream_in);
+    for (uint32_t i = 0; i < d->n_replicas; i++)
+        if (!d->replicas[i]->leaving)
+            cJSON_AddItemToArray(workers, cJSON_CreateString(d->replicas[i]->name));
+    cJSON_AddBoolToObject(j, "stream_in", v->plan.stream_in);
     cJSON_AddBoolToObject(j, "retry_safe", conf->retry_safe);
     add(j, "max_queued_requests", queue_length(conf));
     add(j, "max_queued_bytes", (double)conf->max_queued_bytes);
-    add(j, "max_ongoing_requests", d->numbers.max_ongoing_requests);
-    add(j, "max_body_bytes", (double)c->conf.http.max_body_bytes);
+    add(j, "max_ongoing_requests", v->numbers.max_ongoing_requests);
+    add(j, "max_body_bytes", (double)server_conf(d->control)->http.max_body_bytes);
     add(j, "max_response_buffer_bytes", (double)conf->max_response_buffer_bytes);
     add(j, "graceful_shutdown_timeout_s", conf->graceful_shutdown_timeout_s);
-    cJSON_AddStringToObject(j, "status", application_state_name(state));
+    add(j, "start_s", d->start_s);
+    cJSON_AddStringToObject(j, "status", state_for_ingress(d));
     cJSON_AddStringToObject(j, "message", d->message);
     add_models(j, d);
     return j;
 }
 
-char *texts_routes(const struct control *c)
+char *texts_routes(struct control *c)
 {
     cJSON *apps = cJSON_CreateArray();
-    for (uint32_t i = 0; i < c->n_deploys; i++)
-        cJSON_AddItemToArray(apps, route(c, &c->deploys[i]));
+    list_for_each (n, &c->deploys) {
+        const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        if (!d->deleting && (deploy_version(d) || *d->failed))
+            cJSON_AddItemToArray(apps, route(d));
+    }
     return take_text(apps);
 }
 

@@ -68,9 +68,11 @@ void keep_retire(struct supervisor *s, const char *name, uint64_t child_id)
         c->retired = true;
         return;
     }
-    struct spec *spec = find_spec(s, name); // nobody runs under it: it goes at once
-    if (spec && !spec->child)
-        close_spec(spec);
+    struct spec *spec = find_spec(s, name);
+    if (spec && spec->child && child_id == 0)
+        spec->child->retired = true; // started since: whoever it is
+    else if (spec && !spec->child)
+        close_spec(spec); // nobody runs under it: it goes at once
 }
 
 void keep_bury(struct supervisor *s, uint64_t child_id)

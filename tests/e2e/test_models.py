@@ -39,9 +39,18 @@ def test_cards(server):
     assert third["id"] == "b"  # the deployment's name, which the inspection told it
 
 
+def failed(server, name):
+    app = server.status()["applications"][name]
+    return app if app["status"] == "DEPLOY_FAILED" else None
+
+
 def test_an_id_stands_once(server):
-    s = server([named("a", {"models": "same,other"}), named("b", {"models": "same"})])
+    apps = [named("a", {"models": "same,other"}), named("b", {"models": "same"})]
+    s = server(apps, ready={"b": None})
+    app = wait_for("the second is refused", 10, lambda: failed(s, "b"))
+    assert app["message"].startswith("the model name 'same' is application 'a's already; give one")
     assert ids(s) == ["same", "other"]
+    assert s.get("/b/").status == 503
 
 
 def test_without_a_replica_and_with_another_control(server):

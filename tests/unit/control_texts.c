@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/err.h"
 #include "base/mem.h"
+#include "conf/app.h"
+#include "control/deploy.h"
+#include "control/doc.h"
 #include "control/texts.h"
 
 #include <cjson/cJSON.h>
@@ -24,42 +27,60 @@ static const char file[] =
     "                   retry: safe, graceful_shutdown_timeout_s: 4}]\n"
     "  - {name: hidden, route_prefix: null, plugin: q}\n";
 
+static const char probed[] =
+    "{\"models\":[{\"id\":\"m\",\"root\":\"/m\",\"max_model_len\":8,\"created\":17}],"
+    "\"queue_gauge\":\"g\"}";
+
 static struct control control;
 static struct deploy deploys[2];
-static struct replica replicas[2];
+static struct replica replicas[3], *pointers[] = {&replicas[0], &replicas[1], &replicas[2]};
+static struct version versions[2];
 static char state_dir[] = "/state";
 
 static int load(void **state)
 {
     (void)state;
     struct err err;
-    if (conf_load_bytes("app.yaml", file, sizeof file - 1, &control.conf, &err) < 0) {
+    if (doc_from_text("app.yaml", file, sizeof file - 1, &control.server, &err) < 0) {
         print_error("%s\n", err.msg);
         return -1;
     }
     control.state_dir = state_dir;
-    control.deploys = deploys;
-    control.n_deploys = 2;
+    list_init(&control.deploys);
     for (uint32_t i = 0; i < 2; i++) {
-        deploys[i].app = &control.conf.apps[i];
-        deploys[i].conf = &deploys[i].app->deployments[deploys[i].app->active];
-        deploys[i].config_json = deploys[i].conf->config_json;
-        deploys[i].numbers = numbers_resolve(deploys[i].conf, &(struct plan){.max_batch = 8});
-        snprintf(replicas[i].name, sizeof replicas[i].name, "a/d/%u", i);
+        struct version *v = &versions[i];
+        v->app = &control.server->conf.apps[i];
+        v->conf = &v->app->deployments[v->app->active];
+        v->config_json = v->conf->config_json;
+        v->numbers = numbers_resolve(v->conf, &(struct plan){.max_batch = 8});
+        v->probed = cJSON_Parse(probed);
+        snprintf(v->id, sizeof v->id, "v%u", i);
+        snprintf(deploys[i].name, sizeof deploys[i].name, "%s", v->app->name);
+        deploys[i].control = &control;
+        list_push(&control.deploys, &deploys[i].node);
     }
-    deploys[0].phase = DP_ACCEPTED;
-    deploys[0].replicas = replicas;
-    deploys[0].n_replicas = 2;
-    deploys[1].phase = DP_FAILED;
+    for (uint32_t i = 0; i < 3; i++) {
+        snprintf(replicas[i].name, sizeof replicas[i].name, "a/d/%u", i);
+        snprintf(replicas[i].version, sizeof replicas[i].version, "v0");
+    }
+    replicas[2].leaving = true;
+    deploys[0].target = &versions[0];
+    deploys[0].wanted = 2;
+    deploys[0].replicas = pointers;
+    deploys[0].n_replicas = 3;
+    deploys[1].refused = &versions[1];
     snprintf(deploys[1].message, sizeof deploys[1].message, "no \"such\" thing");
-    snprintf(deploys[0].stash.path, sizeof deploys[0].stash.path, "/state/plugins/x/p.so");
+    snprintf(deploys[1].failed, sizeof deploys[1].failed, "no \"such\" thing");
+    snprintf(versions[0].stash.path, sizeof versions[0].stash.path, "/state/plugins/x/p.so");
     return 0;
 }
 
 static int unload(void **state)
 {
     (void)state;
-    conf_finish(&control.conf);
+    cJSON_Delete(versions[0].probed);
+    cJSON_Delete(versions[1].probed);
+    doc_unref(control.server);
     return 0;
 }
 
@@ -90,8 +111,10 @@ static const char *text(const cJSON *j, const char *key)
 static void a_worker_gets_its_numbers(void **state)
 {
     (void)state;
-    cJSON *j = parse(texts_worker(&control, &deploys[0], &replicas[1]));
+    cJSON *j = parse(texts_worker(&control, &versions[0], "a/d/1", true));
     assert_string_equal(text(j, "replica"), "a/d/1");
+    assert_string_equal(text(j, "version"), "v0");
+    assert_true(cJSON_IsTrue(cJSON_GetObjectItem(j, "canary")));
     assert_string_equal(text(j, "plugin_path"), "/state/plugins/x/p.so");
     assert_string_equal(text(j, "cache_dir"), "/state/cache");
     assert_int_equal(number(j, "max_batch_size"), 8);
@@ -115,15 +138,27 @@ static void an_ingress_gets_its_limits(void **state)
     cJSON_Delete(j);
 }
 
-static const char probed[] =
-    "{\"models\":[{\"id\":\"m\",\"root\":\"/m\",\"max_model_len\":8,\"created\":17}],"
-    "\"queue_gauge\":\"g\"}";
+// Two replicas of a version have the same, whatever their name is and how they were started.
+static void what_can_be_told_is_equal(void **state)
+{
+    (void)state;
+    cJSON *a = parse(texts_worker(&control, &versions[0], "a/d/0", true));
+    cJSON *b = parse(texts_worker(&control, &versions[0], "a/d/1", false));
+    char *one = texts_live(a), *two = texts_live(b);
+    assert_string_equal(one, two);
+    cJSON_SetNumberValue(cJSON_GetObjectItem(b, "stall_timeout_s"), 4);
+    char *three = texts_live(b);
+    assert_string_not_equal(one, three);
+    xfree(one);
+    xfree(two);
+    xfree(three);
+    cJSON_Delete(a);
+    cJSON_Delete(b);
+}
 
 static void routes_name_the_models(void **state)
 {
     (void)state;
-    deploys[0].probed = cJSON_Parse(probed);
-    deploys[1].probed = deploys[0].probed; // failed to deploy, so it names none
     cJSON *apps = parse(texts_routes(&control));
     const cJSON *a = cJSON_GetArrayItem(apps, 0), *hidden = cJSON_GetArrayItem(apps, 1);
     const cJSON *m = cJSON_GetArrayItem(cJSON_GetObjectItem(a, "models"), 0);
@@ -135,8 +170,6 @@ static void routes_name_the_models(void **state)
     assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(hidden, "models")), 0);
     assert_true(cJSON_IsNull(cJSON_GetObjectItem(hidden, "queue_gauge")));
     cJSON_Delete(apps);
-    cJSON_Delete(deploys[0].probed); // the text borrowed it
-    deploys[0].probed = deploys[1].probed = NULL;
 }
 
 static void routes_say_who_serves_what(void **state)
@@ -162,7 +195,8 @@ static void routes_say_who_serves_what(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_worker_gets_its_numbers), cmocka_unit_test(an_ingress_gets_its_limits),
-        cmocka_unit_test(routes_say_who_serves_what), cmocka_unit_test(routes_name_the_models)};
+        cmocka_unit_test(a_worker_gets_its_numbers), cmocka_unit_test(what_can_be_told_is_equal),
+        cmocka_unit_test(an_ingress_gets_its_limits), cmocka_unit_test(routes_say_who_serves_what),
+        cmocka_unit_test(routes_name_the_models)};
     return cmocka_run_group_tests(tests, load, unload);
 }

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/record.h"
+
+#include "abi/plugin.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "conf/yaml.h"
+#include "control/deploy.h"
+#include "control/doc.h"
+#include "control/probe.h"
+#include "control/store.h"
+#include "obs/log.h"
+
+#include <cjson/cJSON.h>
+
+#include <stdio.h>
+#include <string.h>
+
+static const char key_desired[] = "desired";
+
+static cJSON *get(const cJSON *j, const char *key)
+{
+    return cJSON_GetObjectItemCaseSensitive(j, key);
+}
+
+static const char *text_of(const cJSON *j, const char *key)
+{
+    return cJSON_GetStringValue(get(j, key));
+}
+
+static uint64_t whole(const cJSON *j, const char *key)
+{
+    const cJSON *v = get(j, key);
+    return cJSON_IsNumber(v) && v->valuedouble > 0 ? (uint64_t)v->valuedouble : 0;
+}
+
+uint64_t record_order(uint64_t seq, uint32_t place)
+{
+    return seq * CONF_APPS_MAX + place + 1;
+}
+
+/* ---- changes ---- */
+
+// What one change writes. Keys and texts live until it is over.
+struct change {
+    struct store_op ops[RECORD_SWEEP_MAX + 4];
+    char keys[RECORD_SWEEP_MAX + 4][STORE_KEY_MAX + 1];
+    uint32_t n;
+    const cJSON *next; // desired
+};
+
+static struct store_op *add_op(struct change *ch, const char *prefix, const char *name)
+{
+    struct store_op *op = &ch->ops[ch->n];
+    snprintf(ch->keys[ch->n], sizeof ch->keys[0], "%s%s", prefix, name);
+    *op = (struct store_op){.key = ch->keys[ch->n++], .if_revision = STORE_ANY};
+    return op;
+}
+
+static bool is_named(const cJSON *desired, const char *sha)
+{
+    const cJSON *app;
+    if (strcmp(sha, text_of(desired, "doc") ? text_of(desired, "doc") : "") == 0)
+        return true;
+    cJSON_ArrayForEach(app, get(desired, "apps"))
+    {
+        const char *doc = text_of(app, "doc");
+        if (doc && strcmp(doc, sha) == 0)
+            return true;
+    }
+    return false;
+}
+
+struct sweep {
+    struct control *control;
+    struct change *change;
+};
+
+// A text is kept while a good version is of it.
+static bool is_good_for(struct control *c, const cJSON *desired, const char *sha)
+{
+    list_for_each (n, &c->deploys) {
+        const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        if (d->good && strcmp(d->good->doc->sha, sha) == 0 && get(get(desired, "apps"), d->name))
+            return true;
+    }
+    return false;
+}
+
+static int sweep_one(void *ctx, const struct store_kv *kv)
+{
+    struct sweep *s = ctx;
+    const char *name = strchr(kv->key, '/');
+    if (!name || s->change->n >= RECORD_SWEEP_MAX)
+        return 0;
+    bool keep = strncmp(kv->key, "docs/", 5) == 0
+                    ? is_named(s->change->next, name + 1) ||
+                          is_good_for(s->control, s->change->next, name + 1)
+                    : get(get(s->change->next, "apps"), name + 1) != NULL;
+    if (!keep)
+        add_op(s->change, "", kv->key)->remove = true;
+    return 0;
+}
+
+static int sweep(struct control *c, struct change *ch, struct err *err)
+{
+    struct sweep s = {c, ch};
+    static const char *const prefixes[] = {"docs/", "good/", "failed/"};
+    int rc = 0;
+    for (size_t i = 0; i < ARRAY_LEN(prefixes) && rc == 0; i++)
+        rc = store_list(c->store, prefixes[i], sweep_one, &s, NULL, err);
+    return rc;
+}
+
+// Takes `next` over: it holds from then on, or nothing has changed.
+static int commit(struct control *c, cJSON *next, const struct doc *doc, struct err *err)
+{
+    struct change *ch = xcalloc(1, sizeof *ch);
+    ch->next = next;
+    char *text = cJSON_PrintUnformatted(next);
+    struct store_op *op = add_op(ch, key_desired, "");
+    op->value = (struct bytes){text, strlen(text)};
+    op->if_revision = (int64_t)c->desired_revision;
+    if (doc) {
+        op = add_op(ch, "docs/", doc->sha);
+        op->value = (struct bytes){doc->record, strlen(doc->record)};
+    }
+    uint64_t revision;
+    int rc = sweep(c, ch, err);
+    if (rc == 0)
+        rc = store_txn(c->store, ch->ops, ch->n, &revision, err);
+    cJSON_free(text);
+    xfree(ch);
+    if (rc < 0) {
+        cJSON_Delete(next);
+        err_ctx(err, "nothing was changed");
+        return rc;
+    }
+    cJSON_Delete(c->desired);
+    c->desired = next;
+    c->desired_revision = revision;
+    c->seq = whole(next, "seq");
+    return 0;
+}
+
+static cJSON *base_of(struct control *c)
+{
+    cJSON *next = c->desired ? cJSON_Duplicate(c->desired, true) : cJSON_CreateObject();
+    cJSON_DeleteItemFromObjectCaseSensitive(next, "seq");
+    cJSON_AddNumberToObject(next, "seq", (double)(c->seq + 1));
+    return next;
+}
+
+int record_put(struct control *c, struct doc *doc, struct err *err)
+{
+    cJSON *next = base_of(c), *apps = cJSON_CreateObject();
+    for (uint32_t i = 0; i < doc->conf.n_apps; i++) {
+        const char *name = doc->conf.apps[i].name;
+        uint64_t order = whole(get(get(next, "apps"), name), "order");
+        cJSON *one = cJSON_AddObjectToObject(apps, name);
+        cJSON_AddStringToObject(one, "doc", doc->sha);
+        cJSON_AddNumberToObject(one, "order",
+                                (double)(order ? order : record_order(c->seq + 1, i)));
+        cJSON_AddNumberToObject(one, "seq", (double)(c->seq + 1));
+        cJSON_AddNumberToObject(one, "deployed_s", (double)clock_wall_ns() / 1e9);
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(next, "apps");
+    cJSON_AddItemToObject(next, "apps", apps);
+    cJSON_DeleteItemFromObjectCaseSensitive(next, "doc");
+    cJSON_AddStringToObject(next, "doc", doc->sha);
+    return commit(c, next, doc, err);
+}
+
+int record_delete(struct control *c, const char *app, struct err *err)
+{
+    cJSON *next = base_of(c);
+    if (app)
+        cJSON_DeleteItemFromObjectCaseSensitive(get(next, "apps"), app);
+    else
+        cJSON_DeleteItemFromObjectCaseSensitive(next, "apps");
+    return commit(c, next, NULL, err);
+}
+
+static int note(struct control *c, const char *prefix, const char *app, cJSON *own_json,
+                struct err *err)
+{
+    char key[STORE_KEY_MAX + 1];
+    char *text = cJSON_PrintUnformatted(own_json);
+    snprintf(key, sizeof key, "%s%s", prefix, app);
+    const struct store_op op = {
+        .key = key, .value = {text, strlen(text)}, .if_revision = STORE_ANY};
+    int rc = c->store ? store_txn(c->store, &op, 1, NULL, err)
+                      : err_set(err, SV_E_UNAVAILABLE, "%s", c->store_why);
+    cJSON_free(text);
+    cJSON_Delete(own_json);
+    return rc;
+}
+
+int record_note_good(struct deploy *d, struct err *err)
+{
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddNumberToObject(j, "order", (double)d->order);
+    cJSON_AddStringToObject(j, "doc", d->good->doc->sha);
+    cJSON_AddItemReferenceToObject(j, "probed", d->good->probed);
+    return note(d->control, "good/", d->name, j, err);
+}
+
+int record_note_failed(struct deploy *d, struct err *err)
+{
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddNumberToObject(j, "seq", (double)d->seq);
+    cJSON_AddStringToObject(j, "message", d->failed);
+    return note(d->control, "failed/", d->name, j, err);
+}
+
+/* ---- back ---- */
+
+// 1: there is none.
+static int read_json(struct control *c, const char *prefix, const char *name, cJSON **ret,
+                     uint64_t *ret_revision, struct err *err)
+{
+    struct buf text = {0};
+    char key[STORE_KEY_MAX + 1];
+    snprintf(key, sizeof key, "%s%s", prefix, name);
+    int rc = store_get(c->store, key, &text, ret_revision, err);
+    if (rc == 0 && !(*ret = cJSON_Parse(buf_cstr(&text))))
+        rc = err_set(err, SV_E_INTERNAL, "the store's '%s' is not JSON", key);
+    buf_finish(&text);
+    return rc == SV_E_NOT_FOUND ? 1 : rc;
+}
+
+static int read_doc(struct control *c, const char *sha, struct doc **ret, struct err *err)
+{
+    struct buf text = {0};
+    char key[STORE_KEY_MAX + 1];
+    if (c->server && strcmp(c->server->sha, sha) == 0) {
+        *ret = doc_ref(c->server);
+        return 0;
+    }
+    list_for_each (n, &c->deploys) {
+        const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
+        if (d->next && strcmp(d->next->doc->sha, sha) == 0) {
+            *ret = doc_ref(d->next->doc);
+            return 0;
+        }
+    }
+    snprintf(key, sizeof key, "docs/%s", sha);
+    int rc = store_get(c->store, key, &text, NULL, err);
+    if (rc == 0)
+        rc = doc_from_record(buf_cstr(&text), ret, err);
+    if (rc == 0)
+        doc_warn(*ret, true); // its first reader has said them
+    buf_finish(&text);
+    return rc;
+}
+
+static void recall_good(struct deploy *d)
+{
+    struct err err;
+    cJSON *j = NULL;
+    struct doc *doc = NULL;
+    int rc = read_json(d->control, "good/", d->name, &j, NULL, &err);
+    if (rc == 0 && whole(j, "order") == d->order && text_of(j, "doc"))
+        rc = read_doc(d->control, text_of(j, "doc"), &doc, &err);
+    if (rc < 0)
+        LOGW("%s; application %s has no version to go back to", err.msg, d->name);
+    if (doc && doc_app(doc, d->name)) {
+        struct version *v = version_create(d, doc);
+        if (probe_restore(v, get(j, "probed")))
+            d->good = v;
+        else
+            version_unref(v);
+    }
+    doc_unref(doc);
+    cJSON_Delete(j);
+}
+
+static void recall_failed(struct deploy *d)
+{
+    struct err err;
+    cJSON *j = NULL;
+    if (read_json(d->control, "failed/", d->name, &j, NULL, &err) == 0 &&
+        whole(j, "seq") == d->seq && d->good) {
+        const char *message = text_of(j, "message");
+        snprintf(d->failed, sizeof d->failed, "%s", message ? message : "");
+        d->rolled_back = true;
+    }
+    cJSON_Delete(j);
+}
+
+static int recall_app(struct control *c, const cJSON *app, struct err *err)
+{
+    struct doc *doc;
+    const char *sha = text_of(app, "doc");
+    if (!sha)
+        return err_set(err, SV_E_INTERNAL, "the store names no text for application '%s'",
+                       app->string);
+    int rc = read_doc(c, sha, &doc, err);
+    if (rc < 0) {
+        err_ctx(err, "application '%s' of the store", app->string);
+        return rc;
+    }
+    if (doc_app(doc, app->string)) {
+        struct deploy *d = deploy_create(c, app->string);
+        d->order = whole(app, "order");
+        d->seq = whole(app, "seq");
+        d->deployed_wall_ns = (uint64_t)(cJSON_GetNumberValue(get(app, "deployed_s")) * 1e9);
+        d->next = version_create(d, doc);
+        recall_good(d);
+        recall_failed(d);
+    }
+    doc_unref(doc);
+    return 0;
+}
+
+int record_recall(struct control *c, struct err *err)
+{
+    int rc = read_json(c, key_desired, "", &c->desired, &c->desired_revision, err);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    c->seq = whole(c->desired, "seq");
+    const char *sha = text_of(c->desired, "doc");
+    if (sha && (rc = read_doc(c, sha, &c->server, err)) < 0)
+        return rc;
+    const cJSON *app;
+    cJSON_ArrayForEach(app, get(c->desired, "apps"))
+    {
+        if ((rc = recall_app(c, app, err)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* ---- as it was written ---- */
+
+static cJSON *tree(const struct yaml_node *node, uint32_t depth)
+{
+    if (node->secret)
+        return cJSON_CreateString("***");
+    if (depth == CONF_DEPTH_MAX)
+        return cJSON_CreateNull();
+    if (node->kind == YAML_MAP) {
+        cJSON *j = cJSON_CreateObject();
+        for (uint32_t i = 0; i < node->n; i++)
+            cJSON_AddItemToObject(j, node->pairs[i].key, tree(node->pairs[i].value, depth + 1));
+        return j;
+    }
+    if (node->kind == YAML_SEQ) {
+        cJSON *j = cJSON_CreateArray();
+        for (uint32_t i = 0; i < node->n; i++)
+            cJSON_AddItemToArray(j, tree(node->items[i], depth + 1));
+        return j;
+    }
+    struct buf text = {0};
+    yaml_json(node, &text);
+    cJSON *j = cJSON_Parse(buf_cstr(&text));
+    buf_finish(&text);
+    return j ? j : cJSON_CreateNull();
+}
+
+cJSON *record_config(const struct doc *doc, const char *app)
+{
+    const struct yaml_node *all = yaml_get(doc->conf.root, "applications");
+    const struct conf_app *a = doc_app(doc, app);
+    if (all && all->kind == YAML_SEQ && a && a >= doc->conf.apps &&
+        (uint32_t)(a - doc->conf.apps) < all->n)
+        return tree(all->items[a - doc->conf.apps], 0);
+    cJSON *j = cJSON_CreateObject(); // of --plugin
+    cJSON_AddStringToObject(j, "name", app);
+    if (a)
+        cJSON_AddStringToObject(j, "plugin", a->deployments[a->active].plugin);
+    return j;
+}
