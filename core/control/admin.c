@@ -5,7 +5,9 @@
 #include "base/check.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "conf/app.h"
 #include "control/api.h"
+#include "control/doc.h"
 #include "http/http.h"
 #include "obs/log.h"
 
@@ -100,7 +102,7 @@ static uint32_t tcp_port(const struct control *c)
     const cJSON *over = cJSON_GetObjectItemCaseSensitive(c->orders.text, "admin_port");
     if (cJSON_IsNumber(over) && over->valuedouble >= 0 && over->valuedouble <= UINT16_MAX)
         return (uint32_t)over->valuedouble;
-    return c->conf.admin.port;
+    return c->server->conf.admin.port;
 }
 
 // A descriptor, or -1 with errno.
@@ -129,7 +131,7 @@ static int listen_on_port(const char *host, uint32_t port)
 static void open_tcp(struct admin *a)
 {
     struct control *c = a->tcp.control;
-    const char *host = c->conf.admin.host;
+    const char *host = c->server->conf.admin.host;
     uint32_t port = tcp_port(c);
     struct err err;
     if (port == 0)

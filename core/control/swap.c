@@ -17,7 +17,7 @@ static void drain_older(struct control *c, const struct member *newest);
 
 static uint32_t places(const struct control *c)
 {
-    return c->server ? c->server->conf.http.num_ingress : 1;
+    return c->server->conf.http.num_ingress;
 }
 
 void swap_note(struct control *c, struct bytes orders)

@@ -53,12 +53,6 @@ static void add_devices(cJSON *j, const struct control *c, const struct version 
     }
 }
 
-static const struct conf_file *server_conf(const struct control *c)
-{
-    static const struct conf_file none = {.orphan_timeout_s = 60};
-    return c->server ? &c->server->conf : &none;
-}
-
 char *texts_worker(const struct control *c, const struct version *v, const char *replica,
                    bool canary)
 {
@@ -88,10 +82,10 @@ char *texts_worker(const struct control *c, const struct version *v, const char 
     add(j, "stall_timeout_s", conf->stall_timeout_s);
     add(j, "run_timeout_s", conf->run_timeout_s);
     add(j, "max_response_buffer_bytes", (double)conf->max_response_buffer_bytes);
-    add(j, "max_body_bytes", (double)server_conf(c)->http.max_body_bytes);
+    add(j, "max_body_bytes", (double)c->server->conf.http.max_body_bytes);
     add(j, "graceful_shutdown_timeout_s", conf->graceful_shutdown_timeout_s);
     add(j, "health_check_period_s", conf->health_check_period_s);
-    add(j, "orphan_timeout_s", server_conf(c)->orphan_timeout_s);
+    add(j, "orphan_timeout_s", c->server->conf.orphan_timeout_s);
     return take_text(j);
 }
 
@@ -124,11 +118,11 @@ char *texts_ingress(const struct control *c, uint32_t place)
     cJSON_AddStringToObject(j, "state_dir", c->state_dir);
     cJSON_AddStringToObject(j, "build", control_build());
     struct buf http = {0};
-    conf_http_json(server_conf(c), &http);
+    conf_http_json(&c->server->conf, &http);
     cJSON_AddRawToObject(j, "http", buf_cstr(&http));
     buf_finish(&http);
-    cJSON_AddBoolToObject(j, "access_log", server_conf(c)->logging.access_log);
-    add(j, "orphan_timeout_s", server_conf(c)->orphan_timeout_s);
+    cJSON_AddBoolToObject(j, "access_log", c->server->conf.logging.access_log);
+    add(j, "orphan_timeout_s", c->server->conf.orphan_timeout_s);
     return take_text(j);
 }
 
@@ -183,7 +177,7 @@ static cJSON *route(const struct deploy *d)
     add(j, "max_queued_requests", queue_length(conf));
     add(j, "max_queued_bytes", (double)conf->max_queued_bytes);
     add(j, "max_ongoing_requests", v->numbers.max_ongoing_requests);
-    add(j, "max_body_bytes", (double)server_conf(d->control)->http.max_body_bytes);
+    add(j, "max_body_bytes", (double)d->control->server->conf.http.max_body_bytes);
     add(j, "max_response_buffer_bytes", (double)conf->max_response_buffer_bytes);
     add(j, "graceful_shutdown_timeout_s", conf->graceful_shutdown_timeout_s);
     add(j, "start_s", d->start_s);
