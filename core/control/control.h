@@ -78,7 +78,8 @@ struct control {
     } orders;
     struct store *store;         // NULL: cannot be read, store_why says why
     char store_why[ERR_MSG_MAX]; // then nothing is planned
-    struct doc *server;          // the text whose http options, logging and time limits hold
+    struct doc *server;          // never NULL
+                                 // the text whose http options, logging and time limits hold
     char host[256];              // what the server listens on
     uint32_t port;
     struct cJSON *desired;          // owned: what the store says, or NULL

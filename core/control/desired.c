@@ -70,8 +70,8 @@ static int take(struct control *c, struct doc *doc, struct err *err)
     if (rc < 0)
         return rc;
     doc_warn(doc, false);
-    if (c->server && (strcmp(doc->conf.http.host, c->server->conf.http.host) != 0 ||
-                      doc->conf.http.num_ingress != c->server->conf.http.num_ingress))
+    if (strcmp(doc->conf.http.host, c->server->conf.http.host) != 0 ||
+        doc->conf.http.num_ingress != c->server->conf.http.num_ingress)
         LOGW("http_options hold from the start of a server on: host and num_ingress of this text "
              "count when it is started again");
     apply(c, doc);
@@ -200,7 +200,10 @@ void desired_config(struct control *c, struct cJSON *into)
 
 int desired_load(struct control *c, struct bytes orders, struct err *err)
 {
+    static const char nothing[] = "applications: []\n";
     int rc = read_orders(c, orders, err);
+    if (rc == 0)
+        rc = doc_from_text("", nothing, sizeof nothing - 1, &c->server, err);
     if (rc < 0)
         return rc;
     if (store_open(c->state_dir, &c->store, err) < 0) {
@@ -280,18 +283,16 @@ static void set_address(struct control *c)
 {
     int64_t port;
     const char *bound = getenv("SALVER_PORT"); // by the supervisor
-    const struct conf_http *http = c->server ? &c->server->conf.http : NULL;
-    const char *host = c->orders.host ? c->orders.host : http ? http->host : "127.0.0.1";
-    snprintf(c->host, sizeof c->host, "%s", host);
-    c->port = http ? http->port : 0;
+    const struct conf_http *http = &c->server->conf.http;
+    snprintf(c->host, sizeof c->host, "%s", c->orders.host ? c->orders.host : http->host);
+    c->port = http->port;
     if (bound && str_to_i64(bound, &port, NULL) == 0 && port > 0 && port <= UINT16_MAX)
         c->port = (uint32_t)port;
 }
 
 static void start_ingresses(struct control *c)
 {
-    uint32_t n = c->server ? c->server->conf.http.num_ingress : 1;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < c->server->conf.http.num_ingress; i++) {
         char name[CONTROL_NAME_MAX];
         snprintf(name, sizeof name, "ingress/%u", i);
         char *orders = texts_ingress(c, i);

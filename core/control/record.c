@@ -235,7 +235,7 @@ static int read_doc(struct control *c, const char *sha, struct doc **ret, struct
 {
     struct buf text = {0};
     char key[STORE_KEY_MAX + 1];
-    if (c->server && strcmp(c->server->sha, sha) == 0) {
+    if (strcmp(c->server->sha, sha) == 0) {
         *ret = doc_ref(c->server);
         return 0;
     }
@@ -322,8 +322,13 @@ int record_recall(struct control *c, struct err *err)
         return rc < 0 ? rc : 0;
     c->seq = whole(c->desired, "seq");
     const char *sha = text_of(c->desired, "doc");
-    if (sha && (rc = read_doc(c, sha, &c->server, err)) < 0)
+    struct doc *server = NULL;
+    if (sha && (rc = read_doc(c, sha, &server, err)) < 0)
         return rc;
+    if (server) {
+        doc_unref(c->server);
+        c->server = server;
+    }
     const cJSON *app;
     cJSON_ArrayForEach(app, get(c->desired, "apps"))
     {

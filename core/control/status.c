@@ -27,7 +27,7 @@ char *status_text(struct control *c)
     cJSON *http = cJSON_AddObjectToObject(j, "http_options");
     cJSON_AddStringToObject(http, "host", c->host);
     cJSON_AddNumberToObject(http, "port", c->port);
-    cJSON_AddNumberToObject(http, "num_ingress", c->server ? c->server->conf.http.num_ingress : 1);
+    cJSON_AddNumberToObject(http, "num_ingress", c->server->conf.http.num_ingress);
     if (!c->store)
         cJSON_AddStringToObject(j, "store_error", c->store_why);
     cJSON_AddItemToObject(j, "proxies", proxies(c));
