@@ -304,12 +304,12 @@ static int prepare_all(struct store_sqlite *q, struct err *err)
     return 0;
 }
 
-static int sync_dir(const char *dir, struct err *err)
+static int sync_path(const char *path, struct err *err)
 {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = fd < 0 || fsync(fd) < 0
-                 ? err_set(err, SV_E_INTERNAL, "syncing '%s': %s", dir, err_errno(errno))
-                 : 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) < 0 ? err_set(err, is_full(errno) ? STORE_E_FULL : SV_E_INTERNAL,
+                                               "syncing '%s': %s", path, err_errno(errno))
+                                     : 0;
     if (fd >= 0)
         close(fd);
     return rc;
@@ -321,9 +321,12 @@ static int create_tables(struct store_sqlite *q, struct err *err)
     snprintf(numbers, sizeof numbers,
              "PRAGMA page_size = %d; PRAGMA application_id = %d; PRAGMA user_version = %d",
              STORE_PAGE_BYTES, STORE_APPLICATION_ID, STORE_FORMAT);
-    int rc = exec(q, numbers, err);
+    // What syncs it is sync_path, once, when it is whole.
+    int rc = exec(q, "PRAGMA synchronous = OFF", err);
     if (rc == 0)
-        rc = exec(q, "BEGIN IMMEDIATE", err);
+        rc = exec(q, numbers, err);
+    if (rc == 0)
+        rc = exec(q, "PRAGMA journal_mode = WAL; BEGIN IMMEDIATE", err);
     for (size_t i = 0; rc == 0 && i < ARRAY_LEN(tables); i++)
         rc = exec(q, tables[i], err);
     if (rc == 0)
@@ -334,25 +337,31 @@ static int create_tables(struct store_sqlite *q, struct err *err)
 // Under another name first, so that store.db is whole or not there.
 static int create(struct store_sqlite *q, const char *dir, store_fill_fn *fill, struct err *err)
 {
-    char *temp = xasprintf("%s-new", q->path), *journal = xasprintf("%s-journal", temp);
+    char *temp = xasprintf("%s-new", q->path), *log = xasprintf("%s-wal", temp);
     unlink(temp); // of a life that ended here
-    unlink(journal);
-    int rc = open_file(q, temp, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err);
+    unlink(log);
+    int failed, rc = open_file(q, temp, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err);
     if (rc == 0)
         rc = create_tables(q, err);
     if (rc == 0)
         rc = fill(q, err);
     if (rc == 0)
         rc = store_sqlite_run(q, SQL_COMMIT, err);
+    if (rc == 0 && (failed = sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE,
+                                                       NULL, NULL)) != SQLITE_OK)
+        rc = store_sqlite_err(q, failed, err);
     close_file(q);
+    unlink(log);
+    if (rc == 0)
+        rc = sync_path(temp, err);
     if (rc == 0 && (chmod(temp, 0600) < 0 || rename(temp, q->path) < 0))
         rc = err_set(err, SV_E_INTERNAL, "creating '%s': %s", q->path, err_errno(errno));
     if (rc < 0)
         unlink(temp);
     else
-        rc = sync_dir(dir, err);
+        rc = sync_path(dir, err);
     xfree(temp);
-    xfree(journal);
+    xfree(log);
     return rc;
 }
 

@@ -254,6 +254,9 @@ static void flipped_under_it(void **state)
             fail_msg("byte %zd: %d %s", at, rc, err.msg);
         seen.refused += rc < 0;
         seen.whole += rc == 0;
+        rc = store_get(s, "apps/1", NULL, NULL, &err);
+        if (rc != 0 && rc != STORE_E_DAMAGED)
+            fail_msg("byte %zd: lost what is there: %d", at, rc);
         struct store_op op = {.key = "apps/1"};
         rc = store_txn(s, &op, 1, NULL, &err); // it is there: a lost key must not be made again
         if (rc != STORE_E_CONFLICT && rc != STORE_E_DAMAGED)
