@@ -280,7 +280,7 @@ static void killed(void **state)
     }
     print_message("%d kills, %d changes acknowledged, %d there without\n", (int)kills,
                   (int)acknowledged, (int)ahead);
-    assert_true(acknowledged > kills);
+    assert_true(acknowledged > kills / 10); // else nobody was killed at work
     buf_finish(&want);
     buf_finish(&found);
 }
