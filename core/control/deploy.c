@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "conf/app.h"
 #include "control/desired.h"
 #include "control/doc.h"
 #include "control/probe.h"

@@ -62,8 +62,10 @@ static struct store_op *add_op(struct change *ch, const char *prefix, const char
 static bool is_named(const cJSON *desired, const char *sha)
 {
     const cJSON *app;
-    if (strcmp(sha, text_of(desired, "doc") ? text_of(desired, "doc") : "") == 0)
-        return true;
+    static const char *const keys[] = {"doc", "server"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        if (text_of(desired, keys[i]) && strcmp(sha, text_of(desired, keys[i])) == 0)
+            return true;
     cJSON_ArrayForEach(app, get(desired, "apps"))
     {
         const char *doc = text_of(app, "doc");
@@ -145,6 +147,12 @@ static int commit(struct control *c, cJSON *next, const struct doc *doc, struct 
     return 0;
 }
 
+static void set_text(cJSON *j, const char *key, const char *text)
+{
+    cJSON_DeleteItemFromObjectCaseSensitive(j, key);
+    cJSON_AddStringToObject(j, key, text);
+}
+
 static cJSON *base_of(struct control *c)
 {
     cJSON *next = c->desired ? cJSON_Duplicate(c->desired, true) : cJSON_CreateObject();
@@ -168,8 +176,9 @@ int record_put(struct control *c, struct doc *doc, struct err *err)
     }
     cJSON_DeleteItemFromObjectCaseSensitive(next, "apps");
     cJSON_AddItemToObject(next, "apps", apps);
-    cJSON_DeleteItemFromObjectCaseSensitive(next, "doc");
-    cJSON_AddStringToObject(next, "doc", doc->sha);
+    set_text(next, "doc", doc->sha);
+    if (doc == c->server || !text_of(next, "server"))
+        set_text(next, "server", doc->sha);
     return commit(c, next, doc, err);
 }
 
@@ -183,15 +192,18 @@ int record_delete(struct control *c, const char *app, struct err *err)
     return commit(c, next, NULL, err);
 }
 
-static int note(struct control *c, const char *prefix, const char *app, cJSON *own_json,
-                struct err *err)
+// What `over` held of it is not true any more.
+static int note(struct control *c, const char *prefix, const char *over, const char *app,
+                cJSON *own_json, struct err *err)
 {
-    char key[STORE_KEY_MAX + 1];
+    char key[STORE_KEY_MAX + 1], old[STORE_KEY_MAX + 1];
     char *text = cJSON_PrintUnformatted(own_json);
     snprintf(key, sizeof key, "%s%s", prefix, app);
-    const struct store_op op = {
-        .key = key, .value = {text, strlen(text)}, .if_revision = STORE_ANY};
-    int rc = c->store ? store_txn(c->store, &op, 1, NULL, err)
+    snprintf(old, sizeof old, "%s%s", over ? over : "", app);
+    const struct store_op ops[] = {
+        {.key = key, .value = {text, strlen(text)}, .if_revision = STORE_ANY},
+        {.key = old, .remove = true, .if_revision = STORE_ANY}};
+    int rc = c->store ? store_txn(c->store, ops, over ? 2 : 1, NULL, err)
                       : err_set(err, SV_E_UNAVAILABLE, "%s", c->store_why);
     cJSON_free(text);
     cJSON_Delete(own_json);
@@ -204,7 +216,7 @@ int record_note_good(struct deploy *d, struct err *err)
     cJSON_AddNumberToObject(j, "order", (double)d->order);
     cJSON_AddStringToObject(j, "doc", d->good->doc->sha);
     cJSON_AddItemReferenceToObject(j, "probed", d->good->probed);
-    return note(d->control, "good/", d->name, j, err);
+    return note(d->control, "good/", "failed/", d->name, j, err);
 }
 
 int record_note_failed(struct deploy *d, struct err *err)
@@ -212,7 +224,7 @@ int record_note_failed(struct deploy *d, struct err *err)
     cJSON *j = cJSON_CreateObject();
     cJSON_AddNumberToObject(j, "seq", (double)d->seq);
     cJSON_AddStringToObject(j, "message", d->failed);
-    return note(d->control, "failed/", d->name, j, err);
+    return note(d->control, "failed/", NULL, d->name, j, err);
 }
 
 /* ---- back ---- */
@@ -321,13 +333,20 @@ int record_recall(struct control *c, struct err *err)
     if (rc != 0)
         return rc < 0 ? rc : 0;
     c->seq = whole(c->desired, "seq");
-    const char *sha = text_of(c->desired, "doc");
+    const char *last = text_of(c->desired, "doc"), *holds = text_of(c->desired, "server");
+    const char *sha = c->generation > 0 && holds ? holds : last;
     struct doc *server = NULL;
     if (sha && (rc = read_doc(c, sha, &server, err)) < 0)
         return rc;
     if (server) {
         doc_unref(c->server);
         c->server = server;
+    }
+    if (sha && holds && strcmp(sha, holds) != 0) { // a server started with it
+        cJSON *next = cJSON_Duplicate(c->desired, true);
+        set_text(next, "server", sha);
+        if ((rc = commit(c, next, NULL, err)) < 0)
+            return rc;
     }
     const cJSON *app;
     cJSON_ArrayForEach(app, get(c->desired, "apps"))
