@@ -18,6 +18,7 @@ static bool claims(struct deploy *d, struct version *v, struct err *err);
 static void withdraw(struct deploy *d, const char *why);
 static void set_target(struct deploy *d, struct version *own_v);
 static void set_refused(struct deploy *d, struct version *own_v);
+static void forget_gauges(struct deploy *d, const struct version *v);
 static void fail(struct deploy *d, const struct version *v, const char *why);
 static void configure_scale(struct deploy *d);
 static uint32_t decide_wanted(struct deploy *d, uint64_t now_ns, uint64_t *again_ns);
@@ -83,6 +84,7 @@ void deploy_offer(struct deploy *d, struct version *own_v)
 void deploy_restore(struct deploy *d, struct version *own_v)
 {
     own_v->phase = VP_ACCEPTED;
+    d->adopted = true;
     set_target(d, own_v);
 }
 
@@ -143,6 +145,20 @@ void deploy_refused(struct deploy *d, struct version *v)
     set_refused(d, v);
 }
 
+// The deployment gets another name: the series under the old one end at 0.
+static void forget_gauges(struct deploy *d, const struct version *v)
+{
+    if (strcmp(deploy_deployment(d), v->conf->name) == 0)
+        return;
+    for (unsigned s = 0; s < RS_COUNT; s++)
+        if (d->gauges[s])
+            metrics_set(d->gauges[s], 0);
+    if (d->target_gauge)
+        metrics_set(d->target_gauge, 0);
+    memset(d->gauges, 0, sizeof d->gauges);
+    d->target_gauge = NULL;
+}
+
 static void set_refused(struct deploy *d, struct version *own_v)
 {
     version_unref(d->refused);
@@ -167,6 +183,7 @@ static void fail(struct deploy *d, const struct version *v, const char *why)
 static void set_target(struct deploy *d, struct version *own_v)
 {
     struct version *old = d->target;
+    forget_gauges(d, own_v);
     bool same = old && strcmp(old->id, own_v->id) == 0;
     bool was_good = same && d->good == old;
     d->target = own_v;
@@ -286,7 +303,7 @@ static void configure_scale(struct deploy *d)
     scale_init(&d->scale, &sc, now);
     scale_observe(&d->scale, d->load, now);
     uint32_t have = replicas_staying(d);
-    if (have > 0) // of an earlier control, or of a fixed number
+    if (have > 0 || d->adopted) // of an earlier control, or of a fixed number
         scale_adopt(&d->scale, have, now);
 }
 

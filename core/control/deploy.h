@@ -68,7 +68,8 @@ struct deploy {
     bool deployed;            // since it was made
     struct replica **replicas;
     uint32_t n_replicas;
-    bool scales;
+    bool scales,
+        adopted; // adopted: by a control that took over, so there are as many as there were
     struct scale scale;
     enum scale_why scale_why;
     double load;             // queued and ongoing over all ingresses

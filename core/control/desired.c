@@ -50,12 +50,22 @@ static int read_text(const struct deploy_text *t, struct doc **ret, struct err *
     return doc_from_text(t->path, t->text, t->n, ret, err);
 }
 
+static int can_change(const struct control *c, struct err *err)
+{
+    if (!c->store)
+        return err_set(err, SV_E_UNAVAILABLE, "nothing can be changed: %s", c->store_why);
+    if (!c->listed)
+        return err_set(err, SV_E_UNAVAILABLE,
+                       "control has just started and does not know yet what runs; try again");
+    return 0;
+}
+
 int desired_put(struct control *c, const struct deploy_text *t, struct err *err)
 {
     struct doc *doc;
-    if (!c->store)
-        return err_set(err, SV_E_UNAVAILABLE, "nothing can be changed: %s", c->store_why);
-    int rc = read_text(t, &doc, err);
+    int rc = can_change(c, err);
+    if (rc == 0)
+        rc = read_text(t, &doc, err);
     if (rc == 0) {
         rc = take(c, doc, err);
         doc_unref(doc);
@@ -104,8 +114,8 @@ static void apply(struct control *c, struct doc *doc)
 
 int desired_delete(struct control *c, const char *app, struct err *err)
 {
-    if (!c->store)
-        return err_set(err, SV_E_UNAVAILABLE, "nothing can be changed: %s", c->store_why);
+    if (can_change(c, err) < 0)
+        return SV_E_UNAVAILABLE;
     struct deploy *d = app ? deploy_find(c, app) : NULL;
     if (app && (!d || d->deleting)) {
         struct buf known = {0};

@@ -3,14 +3,9 @@
 /*
  * desired - what should run: accepted texts in the store, and the deploys that follow from them.
  *
- * Store       docs/<sha256>  a text (control/doc.h)
- *             apps/<name>    {"doc","order","deployed_s","good":{"doc","probed"},"failed"}
- *             server         {"doc","seq"}: the last text, whose http options the server starts
- * with Put         one transaction: texts, applications, what goes away. Durable before it is
- *             acknowledged; what is inspected and started follows.
- * good        the version a roll-back leads to, with what its inspection said, so that it runs
- * again from its copy although the plugin's file has changed since. failed      the text's version
- * was rolled back: a later control does not try it again.
+ * Store   under the keys of control/record.h
+ * Put     one transaction: texts, applications, what goes away. Durable before it is acknowledged;
+ *         what is inspected and started follows.
  */
 #include "control/control.h"
 
