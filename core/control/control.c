@@ -29,11 +29,12 @@ enum { FD_CHANNEL = 3, FD_PAGE = 4, FD_LOG = 5, FD_FOLD = 7 };
 
 typedef int frame_fn(struct control *c, struct wire_frame *f, struct err *err);
 static frame_fn on_boot, on_attach, on_page, on_spec, on_child, on_died, on_listed, on_signalled,
-    on_stop;
+    on_upgraded, on_stop;
 static frame_fn *const table[] = {
-    [WIRE_spec] = on_spec,     [WIRE_boot] = on_boot,           [WIRE_attach] = on_attach,
-    [WIRE_page] = on_page,     [WIRE_child] = on_child,         [WIRE_died] = on_died,
-    [WIRE_listed] = on_listed, [WIRE_signalled] = on_signalled, [WIRE_stop] = on_stop,
+    [WIRE_spec] = on_spec,     [WIRE_upgraded] = on_upgraded, [WIRE_boot] = on_boot,
+    [WIRE_attach] = on_attach, [WIRE_page] = on_page,         [WIRE_child] = on_child,
+    [WIRE_died] = on_died,     [WIRE_listed] = on_listed,     [WIRE_signalled] = on_signalled,
+    [WIRE_stop] = on_stop,
 };
 
 static void on_frame(struct link *l, struct wire_frame *f);
@@ -264,6 +265,34 @@ static int on_signalled(struct control *c, struct wire_frame *f, struct err *err
     if (rc == 0 && m.signal == SIGHUP)
         swap_start(c);
     return rc;
+}
+
+int control_upgrade(struct control *c, const char *path, struct err *err)
+{
+    if (c->upgrade.asked)
+        return err_set(err, -409, "an upgrade to '%s' is under way", c->upgrade.path);
+    xfree(c->upgrade.path);
+    c->upgrade.path = xstrdup(path);
+    c->upgrade.asked = true;
+    *c->upgrade.error = '\0';
+    LOGI("upgrading to '%s'", path);
+    wire_put_upgrade(&c->supervisor.out, 0, 0, &(struct wire_upgrade){.path = path});
+    link_kick(&c->supervisor);
+    return 0;
+}
+
+static int on_upgraded(struct control *c, struct wire_frame *f, struct err *err)
+{
+    struct wire_upgraded m;
+    int rc = wire_get_upgraded(f, &m, err);
+    if (rc < 0)
+        return rc;
+    c->upgrade.asked = false;
+    if (m.code >= 0)
+        return 0;
+    snprintf(c->upgrade.error, sizeof c->upgrade.error, "%s", m.text);
+    LOGE("no upgrade: %s", m.text);
+    return 0;
 }
 
 static int on_stop(struct control *c, struct wire_frame *f, struct err *err)

@@ -100,6 +100,11 @@ struct control {
     uint64_t watched_ns;
     struct buf to_bury; // child ids of folded pages, oldest first
     size_t bury_now;    // so many of them at the next round of the watch
+    struct {
+        char *path;              // owned; NULL: none was asked for
+        bool asked;              // no answer yet
+        char error[ERR_MSG_MAX]; // why it was refused; "" = it was not
+    } upgrade;
     struct swap {
         bool running, again;
         bool due; // an ingress of another build was found
@@ -108,6 +113,10 @@ struct control {
 };
 
 int control_main(const char *name); // exit status
+
+// The supervisor is asked to become that executable. 0: asked; what it answers stands in
+// control.upgrade until another one is asked for, and when it agrees this control is replaced.
+int control_upgrade(struct control *c, const char *path, struct err *err);
 
 // Something that a decider, the ingresses or the gauges should know has changed.
 void control_changed(struct control *c);

@@ -22,6 +22,13 @@ char *status_text(struct control *c)
     cJSON *info = cJSON_AddObjectToObject(j, "controller_info");
     cJSON_AddNumberToObject(info, "pid", getpid());
     cJSON_AddNumberToObject(info, "restarts", c->generation);
+    cJSON_AddStringToObject(info, "build", control_build());
+    if (c->upgrade.path) {
+        cJSON *up = cJSON_AddObjectToObject(j, "upgrade");
+        cJSON_AddStringToObject(up, "path", c->upgrade.path);
+        cJSON_AddStringToObject(up, "error", c->upgrade.error);
+        cJSON_AddBoolToObject(up, "under_way", c->upgrade.asked);
+    }
     cJSON_AddStringToObject(j, "state_dir", c->state_dir);
     cJSON_AddNumberToObject(j, "supervisor_pid", (double)c->supervisor.peer_pid);
     cJSON *http = cJSON_AddObjectToObject(j, "http_options");
