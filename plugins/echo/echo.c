@@ -7,18 +7,27 @@
 #include <stdlib.h>
 
 typedef struct {
+    const sv_host *host;
     const char *prefix;
     size_t prefix_len;
     sv_metric *bytes;
 } echo;
+
+static int reconfigure(void *self, const sv_cfg *cfg)
+{
+    echo *e = self;
+    e->prefix = e->host->cfg_str(cfg, "prefix", ""); // cfg lives as long as we do
+    e->prefix_len = strlen(e->prefix);
+    return SV_OK;
+}
 
 static int create(const sv_host *h, const sv_cfg *cfg, void **self)
 {
     echo *e = calloc(1, sizeof *e);
     if (!e)
         return h->fail(h, SV_E_NOMEM, "echo: no memory");
-    e->prefix = h->cfg_str(cfg, "prefix", "");
-    e->prefix_len = strlen(e->prefix);
+    e->host = h;
+    reconfigure(e, cfg);
     e->bytes = h->metric(h, SV_COUNTER, "echo_bytes_total", "Bytes echoed.", NULL, 0);
     *self = e;
     return SV_OK;
@@ -53,8 +62,9 @@ static int run(void *self, sv_req **reqs, uint32_t n)
 }
 
 static const sv_option options[] = {
-    {SV_STR, 0, "prefix", "", 0, 0, "Written before every echo."},
+    {SV_STR, SV_LIVE, "prefix", "", 0, 0, "Written before every echo."},
 };
 
 SV_PLUGIN(.name = "echo", .version = "1.0", .about = "Answers with what it was sent.",
-          SV_OPTIONS(options), .create = create, .plan = plan, .run = run, .destroy = free);
+          SV_OPTIONS(options), .create = create, .plan = plan, .reconfigure = reconfigure,
+          .run = run, .destroy = free);

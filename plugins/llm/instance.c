@@ -74,6 +74,18 @@ static void set_params_limits(struct instance *in)
     };
 }
 
+int instance_reconfigure(struct instance *in, const sv_cfg *cfg, struct err *err)
+{
+    struct options o;
+    int rc = options_read(in->host, cfg, &o, err);
+    if (rc < 0)
+        return rc;
+    options_take_live(&in->o, &o);
+    options_finish(&o);
+    set_params_limits(in);
+    return 0;
+}
+
 static int open_files(struct instance *in, struct err *err)
 {
     int rc = in->o.dummy ? model_open_dummy(in->o.model, &in->model, err)

@@ -64,6 +64,8 @@ int instance_create(const sv_host *h, const sv_cfg *cfg, struct instance **ret, 
 int instance_plan(struct instance *in, sv_plan *plan, struct err *err);
 int instance_load(struct instance *in, const sv_place *place, struct err *err);
 int instance_warm(struct instance *in, struct err *err);
+// New values of the options that are SV_LIVE: they hold for requests that come from now on.
+int instance_reconfigure(struct instance *in, const sv_cfg *cfg, struct err *err);
 int64_t instance_step(struct instance *in, struct err *err); // as sv_plugin's
 void instance_unload(struct instance *in);
 void instance_destroy(struct instance *in);

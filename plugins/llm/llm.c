@@ -46,6 +46,13 @@ static int warm(void *self)
     return instance_warm(in, &err) < 0 ? failed(in->host, &err) : SV_OK;
 }
 
+static int reconfigure(void *self, const sv_cfg *cfg)
+{
+    struct instance *in = self;
+    struct err err = {0};
+    return instance_reconfigure(in, cfg, &err) < 0 ? failed(in->host, &err) : SV_OK;
+}
+
 static int submit(void *self, sv_req *r)
 {
     return api_submit(self, r);
@@ -110,5 +117,5 @@ static const void *extension(const char *id)
 
 SV_PLUGIN(.name = "llm", .version = "1.0", .about = "Language models behind OpenAI's API.",
           SV_OPTIONS(options_table), .create = create, .plan = plan, .load = load, .warm = warm,
-          .submit = submit, .cancel = cancel, .writable = writable, .step = step, .unload = unload,
-          .destroy = destroy, .extension = extension);
+          .reconfigure = reconfigure, .submit = submit, .cancel = cancel, .writable = writable,
+          .step = step, .unload = unload, .destroy = destroy, .extension = extension);

@@ -54,20 +54,20 @@ const sv_option options_table[OPTIONS_COUNT] = {
      "Long prompts are read in pieces beside the sequences that run."},
     {SV_STR, 0, "scheduling_policy", "fcfs", 0, 0,
      "fcfs, or priority: the request's `priority`, lower first."},
-    {SV_INT, 0, "max_logprobs", "20", 0, SV_TOP_MAX,
+    {SV_INT, SV_LIVE, "max_logprobs", "20", 0, SV_TOP_MAX,
      "The most alternatives a request may ask for."},
     {SV_STR, 0, "chat_template", NULL, 0, 0,
      "A file with a Jinja template, or the template itself. By default the model's."},
     {SV_STR, 0, "generation_config", "auto", 0, 0,
      "auto: sampling defaults come from the model's generation_config.json; vllm: they are "
      "OpenAI's."},
-    {SV_BOOL, 0, "enable_prompt_tokens_details", "false", 0, 0,
+    {SV_BOOL, SV_LIVE, "enable_prompt_tokens_details", "false", 0, 0,
      "usage tells how many tokens came out of the prefix cache."},
-    {SV_BOOL, 0, "trust_request_chat_template", "false", 0, 0,
+    {SV_BOOL, SV_LIVE, "trust_request_chat_template", "false", 0, 0,
      "A request may bring its own chat_template."},
-    {SV_BOOL, 0, "enable_force_include_usage", "false", 0, 0,
+    {SV_BOOL, SV_LIVE, "enable_force_include_usage", "false", 0, 0,
      "Every stream ends with its usage, as if the request had asked for it."},
-    {SV_BOOL, 0, "return_tokens_as_token_ids", "false", 0, 0,
+    {SV_BOOL, SV_LIVE, "return_tokens_as_token_ids", "false", 0, 0,
      "Logprobs name tokens as token_id:17, unless the request says otherwise."},
     {SV_BOOL, 0, "enforce_eager", "false", 0, 0,
      "On a GPU, blocks run one by one and each is waited for: slow, but an error names its block."},
@@ -207,6 +207,15 @@ int options_read(const sv_host *h, const sv_cfg *cfg, struct options *ret, struc
     }
     *ret = o;
     return 0;
+}
+
+void options_take_live(struct options *o, const struct options *from)
+{
+    o->max_logprobs = from->max_logprobs;
+    o->prompt_details = from->prompt_details;
+    o->trust_template = from->trust_template;
+    o->usage_always = from->usage_always;
+    o->tokens_as_ids = from->tokens_as_ids;
 }
 
 void options_finish(struct options *o)

@@ -38,4 +38,5 @@ struct options {
 };
 
 int options_read(const sv_host *h, const sv_cfg *cfg, struct options *ret, struct err *err);
+void options_take_live(struct options *o, const struct options *from); // what is SV_LIVE
 void options_finish(struct options *o);
