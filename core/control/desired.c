@@ -62,7 +62,7 @@ static int can_change(const struct control *c, struct err *err)
 
 int desired_put(struct control *c, const struct deploy_text *t, struct err *err)
 {
-    struct doc *doc;
+    struct doc *doc = NULL;
     int rc = can_change(c, err);
     if (rc == 0)
         rc = read_text(t, &doc, err);
@@ -169,7 +169,7 @@ static cJSON *compare(const struct version *v, const struct conf_app *app)
 int desired_dry_run(struct control *c, const struct deploy_text *t, struct buf *ret_json,
                     struct err *err)
 {
-    struct doc *doc;
+    struct doc *doc = NULL;
     int rc = read_text(t, &doc, err);
     if (rc < 0)
         return rc;

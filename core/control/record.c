@@ -129,7 +129,7 @@ static int commit(struct control *c, cJSON *next, const struct doc *doc, struct 
         op = add_op(ch, "docs/", doc->sha);
         op->value = (struct bytes){doc->record, strlen(doc->record)};
     }
-    uint64_t revision;
+    uint64_t revision = 0;
     int rc = sweep(c, ch, err);
     if (rc == 0)
         rc = store_txn(c->store, ch->ops, ch->n, &revision, err);
@@ -304,7 +304,7 @@ static void recall_failed(struct deploy *d)
 
 static int recall_app(struct control *c, const cJSON *app, struct err *err)
 {
-    struct doc *doc;
+    struct doc *doc = NULL;
     const char *sha = text_of(app, "doc");
     if (!sha)
         return err_set(err, SV_E_INTERNAL, "the store names no text for application '%s'",

@@ -19,7 +19,7 @@ static bool stamp_of(const struct deploy *d, uint64_t *ret)
 // Its own copy of the text: what is found out about the new file is added to it.
 static void offer(struct deploy *d)
 {
-    struct doc *doc;
+    struct doc *doc = NULL;
     struct err err;
     if (doc_from_record(d->target->doc->record, &doc, &err) < 0) {
         LOGE("application %s: its text cannot be read any more: %s", d->name, err.msg);
