@@ -27,11 +27,16 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static double quantile_ms(size_t percent)
+{
+    size_t at = n_times * percent / 100;
+    return (double)times_ns[at] / 1e6;
+}
+
 static void row(const char *what)
 {
     qsort(times_ns, n_times, sizeof *times_ns, by_size);
-    printf("| %s | %zu | %.3f | %.3f | %.3f |\n", what, n_times,
-           (double)times_ns[n_times / 2] / 1e6, (double)times_ns[n_times * 99 / 100] / 1e6,
+    printf("| %s | %zu | %.3f | %.3f | %.3f |\n", what, n_times, quantile_ms(50), quantile_ms(99),
            (double)times_ns[n_times - 1] / 1e6);
     n_times = 0;
 }

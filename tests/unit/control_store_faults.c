@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -218,77 +219,154 @@ static void script_state(struct buf *out, uint64_t i)
     }
 }
 
-static void write_until_killed(int acks, uint64_t from)
+// changes: how many; 0: without end.
+static void write_changes(int acks, uint64_t from, uint64_t changes)
 {
     struct store *mine = NULL;
     struct err why = {0};
     int rc = store_open(dir, &mine, &why);
-    for (uint64_t i = from + 1; rc == 0; i++)
+    for (uint64_t i = from + 1; rc == 0 && (changes == 0 || i <= from + changes); i++)
         if ((rc = script(mine, i, &why)) == 0 && write(acks, &i, sizeof i) != sizeof i)
             rc = -1;
-    _exit(write(STDERR_FILENO, why.msg, strlen(why.msg)) < 0 ? 2 : 1); // it should be killed
+    if (rc == 0)
+        store_close(mine);
+    _exit(rc == 0 ? 0 : write(STDERR_FILENO, why.msg, strlen(why.msg)) < 0 ? 2 : 1);
 }
 
-// Starts a writer, kills it after wait_us, gives the last change that it acknowledged.
-static uint64_t kill_a_writer(uint64_t from, unsigned wait_us)
+static void start_anew(void)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -f %s/store.db*", dir);
+    assert_int_equal(system(command), 0);
+}
+
+// What there is after a kill: what was acknowledged, or one change more. Returns how many.
+static uint64_t check_after(const char *what, uint64_t acknowledged)
+{
+    struct buf want = {0}, found = {0};
+    if (store_open(dir, &s, &err) < 0)
+        fail_msg("%s: %s", what, err.msg);
+    uint64_t done = s->meta.revision - 1;
+    if (done != acknowledged && done != acknowledged + 1)
+        fail_msg("%s: %d acknowledged, %d there", what, (int)acknowledged, (int)done);
+    assert_int_equal(store_list(s, "", write_kv, &found, NULL, &err), 0);
+    script_state(&want, done);
+    assert_string_equal(buf_cstr(&found), buf_cstr(&want));
+    store_close(s);
+    s = NULL;
+    buf_finish(&want);
+    buf_finish(&found);
+    return done;
+}
+
+static uint64_t last_ack(int acks, uint64_t last)
+{
+    uint64_t i;
+    while (read(acks, &i, sizeof i) == sizeof i)
+        last = i;
+    close(acks);
+    return last;
+}
+
+// Starts a writer, kills it after some acknowledgements and wait_us, gives the last of them.
+static uint64_t kill_a_writer(uint64_t from, int changes, unsigned wait_us)
 {
     int acks[2], status = 0;
-    uint64_t i, last = from;
+    uint64_t last = from;
     assert_int_equal(pipe(acks), 0);
     fcntl(acks[1], F_SETPIPE_SZ, 1 << 20); // a writer never waits for us
     pid_t pid = fork();
     if (pid == 0)
-        write_until_killed(acks[1], from);
+        write_changes(acks[1], from, 0);
+    close(acks[1]);
+    while (changes-- > 0)
+        assert_int_equal(read(acks[0], &last, sizeof last), sizeof last);
     usleep(wait_us);
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (!WIFSIGNALED(status))
         fail_msg("the writer ended by itself");
-    close(acks[1]);
-    while (read(acks[0], &i, sizeof i) == sizeof i)
-        last = i;
-    close(acks[0]);
-    return last;
+    return last_ack(acks[0], last);
 }
 
 static void killed(void **state)
 {
     (void)state;
-    struct buf want = {0}, found = {0};
     uint64_t done = 0, acknowledged = 0, ahead = 0, kills = count_from("SALVER_STORE_KILLS", 200);
     for (uint64_t n = 0; n < kills; n++) {
-        if (n % 10 == 0) { // from nothing: kills it while it makes the file too
-            char command[128];
-            snprintf(command, sizeof command, "rm -f %s/store.db*", dir);
-            assert_int_equal(system(command), 0);
+        char what[32];
+        snprintf(what, sizeof what, "kill %d", (int)n);
+        if (n % 20 == 0) {
+            start_anew();
             done = 0;
         }
-        uint64_t last = kill_a_writer(done, (unsigned)rand() % (n % 2 ? 3000 : 20000));
-        if (store_open(dir, &s, &err) < 0)
-            fail_msg("after kill %d: %s", (int)n, err.msg);
+        uint64_t last = n % 4 ? kill_a_writer(done, rand() % 12, (unsigned)rand() % 1000)
+                              : kill_a_writer(done, 0, (unsigned)rand() % 4000);
         acknowledged += last - done;
-        done = s->meta.revision - 1;
-        if (done != last && done != last + 1)
-            fail_msg("kill %d: %d acknowledged, %d there", (int)n, (int)last, (int)done);
+        done = check_after(what, last);
         ahead += done - last;
-        buf_clear(&found);
-        assert_int_equal(store_list(s, "", write_kv, &found, NULL, &err), 0);
-        script_state(&want, done);
-        assert_string_equal(buf_cstr(&found), buf_cstr(&want));
-        store_close(s);
-        s = NULL;
     }
     print_message("%d kills, %d changes acknowledged, %d there without\n", (int)kills,
                   (int)acknowledged, (int)ahead);
-    assert_true(acknowledged > kills / 10); // else nobody was killed at work
-    buf_finish(&want);
-    buf_finish(&found);
+    assert_true(acknowledged > kills);
+}
+
+// Lets a traced process go on to its nth entry into or return from the kernel; false: it ended
+// before.
+static bool go_on(pid_t pid, int n, int *ret_status)
+{
+    for (int i = 0; i < n; i++)
+        if (ptrace(PTRACE_SYSCALL, pid, NULL, NULL) < 0 || waitpid(pid, ret_status, 0) != pid ||
+            !WIFSTOPPED(*ret_status))
+            return false;
+    return true;
+}
+
+// Kills a process that makes a store and changes it 3 times, at its nth step. false: it ended
+// before.
+static bool kill_at_step(int n)
+{
+    int acks[2], status = 0;
+    char what[32];
+    assert_int_equal(pipe(acks), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0 || raise(SIGSTOP))
+            _exit(3);
+        write_changes(acks[1], 0, 3);
+    }
+    close(acks[1]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (!WIFSTOPPED(status))
+        skip(); // no right to trace
+    bool alive = go_on(pid, n, &status);
+    kill(pid, SIGKILL);
+    if (alive)
+        waitpid(pid, &status, 0);
+    else
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    snprintf(what, sizeof what, "step %d", n);
+    check_after(what, last_ack(acks[0], 0));
+    return alive;
+}
+
+static void killed_at_every_step(void **state)
+{
+    (void)state;
+    int n = 0;
+    while (kill_at_step(n)) {
+        start_anew();
+        n += count_from("SALVER_FULL", 0) ? 1 : 1 + rand() % 3;
+    }
+    print_message("killed at steps up to %d\n", n);
+    assert_true(n > 100);
 }
 
 static const struct CMUnitTest tests[] = {
     TEST(settings),
     TEST(file_size_limit),
     cmocka_unit_test_setup_teardown(killed, set_up_on_disk, tear_down),
+    TEST(killed_at_every_step),
     TEST(full_disk),
 };
 
