@@ -67,6 +67,7 @@ int desired_put(struct control *c, const struct deploy_text *t, struct err *err)
     if (rc == 0)
         rc = read_text(t, &doc, err);
     if (rc == 0) {
+        CHECK(doc);
         rc = take(c, doc, err);
         doc_unref(doc);
     }
@@ -173,6 +174,7 @@ int desired_dry_run(struct control *c, const struct deploy_text *t, struct buf *
     int rc = read_text(t, &doc, err);
     if (rc < 0)
         return rc;
+    CHECK(doc);
     cJSON *j = cJSON_CreateObject(), *apps = cJSON_AddObjectToObject(j, "applications");
     for (uint32_t i = 0; i < doc->conf.n_apps; i++) {
         const struct conf_app *app = &doc->conf.apps[i];
