@@ -5,9 +5,14 @@
 #include "base/check.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "control/api_details.h"
 #include "control/api_gate.h"
+#include "control/desired.h"
 #include "control/status.h"
 
+#include <cjson/cJSON.h>
+
+#include <limits.h>
 #include <string.h>
 
 static void on_head(void *ctx, struct http_msg *m);
@@ -26,24 +31,33 @@ const struct http_handler api_handler = {
     .on_conn = on_conn,
 };
 
+#define APPS "/api/serve/applications"
+
 // What a request is about, once it was let in.
 struct call {
     struct control *control;
     struct http_msg *m;
     enum api_body body;
-    const char *rest; // of the path, where the route ends with '/'
+    const char *name; // what follows a route that ends with '/'
 };
 
 typedef void run_fn(const struct call *c);
-static run_fn get_healthz, get_status;
+static run_fn put_apps, get_apps, delete_apps, delete_app, dry_run, upgrade, get_status,
+    get_healthz;
 
 static const struct route {
     const char *method, *path; // ends with '/': a name follows
     run_fn *run;
     bool socket_only;
 } routes[] = {
-    {"GET", "/healthz", get_healthz, false},
+    {"GET", APPS, get_apps, false},
+    {"PUT", APPS, put_apps, false},
+    {"DELETE", APPS, delete_apps, false},
+    {"DELETE", APPS "/", delete_app, false},
+    {"POST", "/api/serve/dry-run", dry_run, false},
+    {"POST", "/api/upgrade", upgrade, true},
     {"GET", "/status", get_status, false},
+    {"GET", "/healthz", get_healthz, false},
 };
 
 static bool is_at(const struct route *r, const char *path, size_t n)
@@ -52,6 +66,14 @@ static bool is_at(const struct route *r, const char *path, size_t n)
     if (r->path[len - 1] == '/')
         return n > len && strncmp(path, r->path, len) == 0 && !memchr(path + len, '/', n - len);
     return n == len && strncmp(path, r->path, len) == 0;
+}
+
+// Bytes behind the route, without a slash at the end.
+static size_t rest_len(const struct route *r, const char *path)
+{
+    size_t n = strlen(path), len = strlen(r->path);
+    n -= n > 1 && path[n - 1] == '/';
+    return n > len ? n - len : 0;
 }
 
 static void refuse_method(struct http_msg *m, const char *allowed)
@@ -126,7 +148,7 @@ static void on_request(void *ctx, struct http_msg *m)
     struct call call = {.control = a->control, .m = m};
     const struct route *r = find_route(a, m);
     CHECK(r && let_in(a, m, &call.body, NULL) == 0); // or on_head would have answered
-    call.rest = m->path + strlen(r->path);
+    call.name = arena_strndup(m->arena, m->path + strlen(r->path), rest_len(r, m->path));
     r->run(&call);
 }
 
@@ -137,9 +159,98 @@ static void reply(struct http_msg *m, const char *type, const char *text)
     http_reply_end(m);
 }
 
-static void get_healthz(const struct call *c)
+// 200 with nothing to say, or the error.
+static void reply_done(struct http_msg *m, int rc, const struct err *err)
 {
-    reply(c->m, "text/plain", "ok\n");
+    if (rc < 0)
+        http_reply_error(m, rc, err->msg, NULL, NULL, 0);
+    else
+        reply(m, "application/json", "{}\n");
+}
+
+// `path` of the query in room[0, cap), "" without one.
+static int read_path(const struct http_msg *m, char *room, size_t cap, struct err *err)
+{
+    const sv_req query = {.query = m->query};
+    *room = '\0';
+    int n = sv_query(&query, "path", room, cap);
+    if (n > 0 && (room[0] != '/' || strlen(room) != (size_t)n))
+        return err_set(err, SV_E_INVALID, "path '%.200s' is no absolute path", room);
+    if (n < 0 && strstr(m->query, "path=")) // too long, or of another name
+        return err_set(err, SV_E_INVALID,
+                       "the query is not path=/ABSOLUTE/PATH of at most %zu bytes", cap - 1);
+    return 0;
+}
+
+static int read_text(const struct call *c, char *room, size_t cap, struct deploy_text *ret,
+                     struct err *err)
+{
+    int rc = read_path(c->m, room, cap, err);
+    if (rc < 0)
+        return rc;
+    *ret = (struct deploy_text){.text = buf_len(&c->m->body) ? buf_head(&c->m->body) : "",
+                                .n = buf_len(&c->m->body),
+                                .path = room,
+                                .json = c->body == API_BODY_JSON};
+    return 0;
+}
+
+static void put_apps(const struct call *c)
+{
+    char path[PATH_MAX];
+    struct deploy_text text;
+    struct err err;
+    int rc = read_text(c, path, sizeof path, &text, &err);
+    if (rc == 0)
+        rc = desired_put(c->control, &text, &err);
+    reply_done(c->m, rc, &err);
+}
+
+static void dry_run(const struct call *c)
+{
+    char path[PATH_MAX];
+    struct deploy_text text;
+    struct buf json = {0};
+    struct err err;
+    int rc = read_text(c, path, sizeof path, &text, &err);
+    if (rc == 0)
+        rc = desired_dry_run(c->control, &text, &json, &err);
+    if (rc < 0)
+        reply_done(c->m, rc, &err);
+    else
+        reply(c->m, "application/json", buf_cstr(&json));
+    buf_finish(&json);
+}
+
+static void get_apps(const struct call *c)
+{
+    char *text = api_details(c->control);
+    reply(c->m, "application/json", text);
+    xfree(text);
+}
+
+static void delete_apps(const struct call *c)
+{
+    struct err err;
+    reply_done(c->m, desired_delete(c->control, NULL, &err), &err);
+}
+
+static void delete_app(const struct call *c)
+{
+    struct err err;
+    reply_done(c->m, desired_delete(c->control, c->name, &err), &err);
+}
+
+static void upgrade(const struct call *c)
+{
+    cJSON *j = cJSON_ParseWithLength(buf_head(&c->m->body), buf_len(&c->m->body));
+    const char *path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "path"));
+    struct err err;
+    int rc = path && *path == '/'
+                 ? control_upgrade(c->control, path, &err)
+                 : err_set(&err, SV_E_INVALID, "the body is not {\"path\": \"/ABSOLUTE/PATH\"}");
+    cJSON_Delete(j);
+    reply_done(c->m, rc, &err);
 }
 
 static void get_status(const struct call *c)
@@ -147,6 +258,11 @@ static void get_status(const struct call *c)
     char *text = status_text(c->control);
     reply(c->m, "application/json", text);
     xfree(text);
+}
+
+static void get_healthz(const struct call *c)
+{
+    reply(c->m, "text/plain", "ok\n");
 }
 
 static void on_body(void *ctx, struct http_msg *m, const char *p, size_t n, bool text, bool fin)

@@ -17,6 +17,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char key_desired[] = "desired";
 
@@ -355,6 +356,42 @@ int record_recall(struct control *c, struct err *err)
             return rc;
     }
     return 0;
+}
+
+static int read_last(struct store *s, struct doc **ret, struct err *err)
+{
+    struct buf text = {0};
+    int rc = store_get(s, key_desired, &text, NULL, err);
+    cJSON *j = rc == 0 ? cJSON_Parse(buf_cstr(&text)) : NULL;
+    const char *sha = text_of(j, "doc");
+    if (rc == 0 && sha) {
+        char *key = xasprintf("docs/%s", sha);
+        rc = store_get(s, key, &text, NULL, err);
+        xfree(key);
+    } else if (rc == 0) {
+        rc = SV_E_NOT_FOUND;
+    }
+    if (rc == 0)
+        rc = doc_from_record(buf_cstr(&text), ret, err);
+    cJSON_Delete(j);
+    buf_finish(&text);
+    return rc == SV_E_NOT_FOUND ? 1 : rc;
+}
+
+int record_last(const char *state_dir, struct doc **ret, struct err *err)
+{
+    char *path = xasprintf("%s/store.db", state_dir);
+    bool exists = access(path, F_OK) == 0;
+    struct store *s;
+    xfree(path);
+    if (!exists)
+        return 1;
+    int rc = store_open(state_dir, &s, err);
+    if (rc < 0)
+        return rc;
+    rc = read_last(s, ret, err);
+    store_close(s);
+    return rc;
 }
 
 /* ---- as it was written ---- */

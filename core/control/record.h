@@ -23,6 +23,9 @@ int record_recall(struct control *c, struct err *err);
 int record_note_good(struct deploy *d, struct err *err);
 int record_note_failed(struct deploy *d, struct err *err);
 
+// The last text that the store of a state folder without a server holds. 1: there is none.
+int record_last(const char *state_dir, struct doc **ret, struct err *err);
+
 uint64_t record_order(uint64_t seq, uint32_t place);
 // The application as it was written; secrets are shown as ***. The caller's.
 struct cJSON *record_config(const struct doc *doc, const char *app);
