@@ -2,6 +2,7 @@
 #include "cli/ask.h"
 
 #include "abi/plugin.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -19,6 +20,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 static int parse_address(struct ask_server *s, const char *address, struct err *err);
@@ -52,13 +54,13 @@ void ask_server_finish(struct ask_server *s)
     *s = (struct ask_server){0};
 }
 
-int ask(const struct ask_server *s, const struct ask_request *q, struct buf *ret_body,
-        struct err *err)
+int ask(struct ask_server *s, const struct ask_request *q, struct buf *ret_body, struct err *err)
 {
     int timeout_s = strcmp(q->method, "GET") == 0 ? ASK_TIMEOUT_S : ASK_CHANGE_TIMEOUT_S;
     int fd = s->socket_path ? open_socket(s->socket_path, timeout_s, err)
                             : open_address(s, timeout_s, err);
     int status = 0;
+    s->answered = false;
     if (fd < 0)
         return fd;
     struct buf answer = {0};
@@ -66,12 +68,25 @@ int ask(const struct ask_server *s, const struct ask_request *q, struct buf *ret
     close(fd);
     if (rc == 0)
         rc = strip_head(&answer, &status, err);
+    s->answered = rc == 0;
     if (rc == 0 && status != 200)
         rc = refusal(&answer, status, err);
     if (rc < 0)
         buf_finish(&answer);
     else
         *ret_body = answer;
+    return rc;
+}
+
+int ask_change(struct ask_server *s, const struct ask_request *q, struct buf *ret_body,
+               struct err *err)
+{
+    const struct timespec pause = {.tv_nsec = 100 * 1000000L};
+    uint64_t begun = clock_now_ns();
+    int rc;
+    while ((rc = ask(s, q, ret_body, err)) == SV_E_UNAVAILABLE && s->answered &&
+           clock_now_ns() - begun < ASK_PATIENCE_S * 1000000000ull)
+        nanosleep(&pause, NULL);
     return rc;
 }
 

@@ -9,12 +9,15 @@
  */
 #include "base/buf.h"
 
+#include <stdbool.h>
+
 struct err;
 
 enum {
     ASK_ANSWER_MAX = 64 << 20,
     ASK_TIMEOUT_S = 5,
     ASK_CHANGE_TIMEOUT_S = 60,
+    ASK_PATIENCE_S = 5,
     ASK_HOST_MAX = 255, // bytes of a host's name
     ASK_PORT = 8265     // of an address that names none
 };
@@ -24,6 +27,7 @@ struct ask_server {
     char host[ASK_HOST_MAX + 1]; // of the address, without brackets
     char port[8];
     char authority[ASK_HOST_MAX + 16]; // for the Host header
+    bool answered;                     // the last request, by whatever
 };
 
 // Whom the options name: address, else state, else $SALVER_ADDRESS, else the default state folder.
@@ -38,7 +42,10 @@ struct ask_request {
 
 // The body of a 200 in ret_body (the caller's). An answer that is an error: its status, negated,
 // and the server's message. No answer: SV_E_UNAVAILABLE.
-int ask(const struct ask_server *s, const struct ask_request *q, struct buf *ret_body,
-        struct err *err);
+int ask(struct ask_server *s, const struct ask_request *q, struct buf *ret_body, struct err *err);
+// Asks again for ASK_PATIENCE_S while the server answers that it cannot yet (503), as one does that
+// has just started.
+int ask_change(struct ask_server *s, const struct ask_request *q, struct buf *ret_body,
+               struct err *err);
 
 void ask_put_escaped(struct buf *out, const char *text); // percent-encoded for a path or a query

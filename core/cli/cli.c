@@ -32,12 +32,15 @@ static const struct command {
     const char *help; // after the usage line
 } commands[] = {
     {"serve", cmd_serve,
-     "salver serve FILE [--host H] [--port P] [--admin-port P] [--state DIR]\n"
+     "salver serve [FILE] [--host H] [--port P] [--admin-port P] [--state DIR]\n"
      "                   [--plugins DIR] [--allow-unauthenticated] [--log text|json]\n"
      "       salver serve --plugin NAME [--KEY VALUE ...]",
-     "serve the applications of a YAML file, or one plugin",
+     "serve what a YAML file says, one plugin, or what was deployed before",
      "Runs in the foreground and says when it is ready. SIGTERM stops it after the requests in\n"
-     "flight, SIGHUP replaces its ingresses.\n\n"
+     "flight, SIGHUP replaces its ingresses. FILE is deployed once, when it starts; without one "
+     "it\n"
+     "goes on with what the state folder says was deployed last, and `salver deploy` changes "
+     "it.\n\n"
      "  --host H                 address to listen on (file: http_options.host, 127.0.0.1)\n"
      "  --port P                 port, 0 = any free one (file: http_options.port, 8000)\n"
      "  --admin-port P           port of the admin API on loopback, 0 = none (file: admin.port, "
@@ -48,15 +51,45 @@ static const struct command {
      "  --log text|json          format of the log on stderr (file: logging_config.encoding)\n"
      "  --plugin NAME            no file: this plugin alone, under /; each --KEY is an option of "
      "it\n"},
-    {"check", cmd_check, "salver check FILE [--plugins DIR]", "say what is wrong with a YAML file",
+    {"check", cmd_check, "salver check FILE [--plugins DIR] [--strict]",
+     "say what is wrong with a YAML file",
      "Checks the file, finds its plugins and checks their options. Exit 2 when the file is bad,\n"
-     "1 when a plugin is.\n"},
-    {"config", cmd_config, "salver config --defaults\n       salver config FILE",
-     "print every key with its default, or what holds for a file", ""},
+     "1 when a plugin is.\n\n"
+     "  --plugins DIR            look for plugins here first\n"
+     "  --strict                 a warning is an error too, as of a key of Ray's that is "
+     "ignored\n"},
+    {"config", cmd_config,
+     "salver config [-n NAME] " SERVER "\n       salver config FILE\n"
+     "       salver config --defaults",
+     "print what was deployed, what holds for a file, or every key with its default",
+     "Without FILE: each application of a running server as it was submitted, as YAML "
+     "documents.\n\n"
+     "  -n, --name NAME          this application alone\n"
+     "  --defaults               every key with its default, unit and meaning\n" SERVER_HELP},
+    {"deploy", cmd_deploy,
+     "salver deploy FILE [--dry-run] [--wait[=SECONDS]] [--allow-unauthenticated]\n"
+     "                   " SERVER,
+     "let a running server serve what a YAML file says",
+     "Applications that are not in FILE are removed, those that have not changed are not touched.\n"
+     "The file is checked first (exit 2). It is in force once this returns; `salver status` says\n"
+     "how far its replicas are.\n\n"
+     "  --dry-run                say what would change, and how; change nothing\n"
+     "  --wait[=SECONDS]         return when all are RUNNING; exit 1 when one fails or it takes "
+     "longer\n"
+     "  --allow-unauthenticated  let everybody who reaches the file's host use it\n" SERVER_HELP},
     {"status", cmd_status, "salver status [-n NAME] [--json] " SERVER,
      "say how a running server is",
      "  -n, --name NAME          this application alone\n"
      "  --json                   everything, for programs\n" SERVER_HELP},
+    {"delete", cmd_delete, "salver delete NAME " SERVER, "remove an application",
+     "Its requests in flight may finish for graceful_shutdown_timeout_s.\n\n" SERVER_HELP},
+    {"shutdown", cmd_shutdown, "salver shutdown [-y] " SERVER, "remove all applications",
+     "The server itself goes on and waits for `salver deploy`.\n\n"
+     "  -y, --yes                do not ask\n" SERVER_HELP},
+    {"upgrade", cmd_upgrade, "salver upgrade [PATH] [--state DIR]",
+     "let a running server go over to another binary",
+     "Every process is replaced by one of PATH (this binary without it), without losing a "
+     "request.\n"},
     {"inspect", cmd_inspect, "salver inspect PLUGIN.so [--json]",
      "look at a plugin in a process of its own", ""},
     {"plugin", cmd_plugin, "salver plugin new NAME [DIR]", "write a plugin to start from", ""},

@@ -24,7 +24,9 @@ static int finish(struct conf_file *f, const char *path, int status)
 int cmd_check(int argc, char **argv)
 {
     const char *words[2] = {NULL, NULL}, *plugins = NULL;
-    const struct arg table[] = {{"--plugins", &plugins, NULL}, {NULL, NULL, NULL}};
+    bool strict = false;
+    const struct arg table[] = {
+        {"--plugins", &plugins, NULL}, {"--strict", NULL, &strict}, {NULL, NULL, NULL}};
     struct args a = {.table = table, .words = words, .max_words = 1};
     struct conf_file f;
     struct err err;
@@ -38,33 +40,8 @@ int cmd_check(int argc, char **argv)
         return status;
     }
     conf_host_check(&f, false, &err);
-    return finish(&f, words[0], check_options(&f, plugins, true, &err));
-}
-
-int cmd_config(int argc, char **argv)
-{
-    const char *words[2] = {NULL, NULL};
-    bool defaults = false;
-    const struct arg table[] = {{"--defaults", NULL, &defaults}, {NULL, NULL, NULL}};
-    struct args a = {.table = table, .words = words, .max_words = 1};
-    struct conf_file f;
-    struct buf text = {0};
-    struct err err;
-    if (args_parse(&a, argc, argv, &err) < 0)
-        return cli_fail(CLI_USAGE, "config: %s", err.msg);
-    if (defaults == (words[0] != NULL))
-        return cli_fail(CLI_USAGE, "config: give --defaults or a FILE");
-    if (defaults) {
-        conf_defaults(&text);
-    } else {
-        int status = conf_load(words[0], &f, &err) < 0 ? check_print(&f, &err) : CLI_OK;
-        if (status == CLI_OK)
-            conf_dump(&f, &text);
-        conf_finish(&f);
-        if (status != CLI_OK)
-            return status;
-    }
-    fputs(buf_cstr(&text), stdout);
-    buf_finish(&text);
-    return CLI_OK;
+    int status = check_options(&f, plugins, true, &err);
+    if (strict && f.report->n_warnings > 0)
+        status = CLI_USAGE;
+    return finish(&f, words[0], status);
 }

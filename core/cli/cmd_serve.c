@@ -5,12 +5,16 @@
 
 #include "abi/plugin.h"
 #include "base/buf.h"
+#include "base/check.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/str.h"
 #include "conf/app.h"
+#include "control/doc.h"
+#include "control/record.h"
 #include "obs/log.h"
+#include "supervise/lock.h"
 
 #include <cjson/cJSON.h>
 
@@ -22,10 +26,13 @@
 #include <string.h>
 #include <unistd.h>
 
+static const char nothing[] = "applications: []";
+
 enum { OPTIONS_MAX = 256 }; // of --plugin
 
 struct serve {
     const char *file, *host, *port, *admin_port, *state, *plugins, *log, *plugin;
+    char *state_dir; // owned
     bool allow_unauthenticated;
     const char *keys[OPTIONS_MAX], *values[OPTIONS_MAX];
     uint32_t n_options;
@@ -35,6 +42,7 @@ struct serve {
 
 static int parse(struct serve *s, int argc, char **argv, struct err *err);
 static int load(struct serve *s, struct err *err);
+static int resume(struct serve *s);
 static int apply(struct serve *s, struct err *err);
 static int become_supervisor(struct serve *s);
 
@@ -44,13 +52,18 @@ int cmd_serve(int argc, char **argv)
     struct err err;
     if (parse(&s, argc, argv, &err) < 0)
         return cli_fail(CLI_USAGE, "serve: %s", err.msg);
-    if (load(&s, &err) < 0)
+    s.state_dir = cli_state_dir(s.state);
+    bool resumes = !s.file && !s.plugin;
+    int status = resumes ? resume(&s) : CLI_OK;
+    if (status != CLI_OK)
+        return status;
+    if (!resumes && load(&s, &err) < 0)
         return check_print(&s.conf, &err);
     if (apply(&s, &err) < 0)
         return cli_fail(CLI_USAGE, "serve: %s", err.msg);
     if (conf_host_check(&s.conf, true, &err) < 0)
         return check_print(&s.conf, &err);
-    if (check_options(&s.conf, s.plugins, false, &err) == CLI_USAGE)
+    if (!resumes && check_options(&s.conf, s.plugins, false, &err) == CLI_USAGE)
         return check_print(&s.conf, &err);
     return become_supervisor(&s);
 }
@@ -96,9 +109,8 @@ static int parse(struct serve *s, int argc, char **argv, struct err *err)
     if (rc < 0)
         return rc;
     s->file = words[0];
-    if (!s->file == !s->plugin)
-        return err_set(err, SV_E_INVALID, "give a FILE or --plugin NAME%s",
-                       s->file ? ", not both" : "; --help says more");
+    if (s->file && s->plugin)
+        return err_set(err, SV_E_INVALID, "give a FILE or --plugin NAME, not both");
     if (s->log && strcmp(s->log, "text") != 0 && strcmp(s->log, "json") != 0)
         return err_set(err, SV_E_INVALID, "--log is '%s'; it can be text or json", s->log);
     if (s->plugins && !realpath(s->plugins, s->plugins_path))
@@ -110,7 +122,7 @@ static int parse(struct serve *s, int argc, char **argv, struct err *err)
 
 static int load(struct serve *s, struct err *err)
 {
-    if (!s->file)
+    if (s->plugin)
         return conf_from_flags(s->plugin, s->keys, s->values, s->n_options, &s->conf, err);
     int rc = conf_load(s->file, &s->conf, err);
     if (rc == 0 && !realpath(s->file, s->file_path))
@@ -128,6 +140,37 @@ static int take_port(const char *option, const char *text, uint32_t *ret, struct
                        UINT16_MAX);
     *ret = (uint32_t)port;
     return 0;
+}
+
+/*
+ * Without a file: what was deployed last says how to listen; control reads the rest for itself. A
+ * store that cannot be read is control's to tell, since what still runs is to be kept.
+ */
+static int resume(struct serve *s)
+{
+    struct err err;
+    struct doc *doc = NULL; // lives as long as the process
+    int lock = access(s->state_dir, F_OK) == 0 ? lock_take(s->state_dir, &err) : 0;
+    if (lock == SV_E_UNAVAILABLE)
+        return cli_fail(CLI_FAILED, "serve: %s", err.msg);
+    int rc = lock < 0 ? lock : record_last(s->state_dir, &doc, &err);
+    if (lock > 0)
+        close(lock);
+    if (rc == 0) {
+        s->conf = doc->conf;
+        fprintf(stderr, "salver: serving what was deployed, last from %s\n", doc->conf.path);
+        return CLI_OK;
+    }
+    if (rc < 0)
+        fprintf(stderr, "salver: serve: %s\n", err.msg);
+    else
+        fprintf(stderr,
+                "salver: nothing is deployed yet; `salver deploy FILE --state %s` says what to "
+                "serve\n",
+                s->state_dir);
+    if (conf_load_bytes("defaults", nothing, sizeof nothing - 1, &s->conf, &err) < 0)
+        BUG("an empty text does not load: %s", err.msg);
+    return CLI_OK;
 }
 
 // The command line over the file.
@@ -161,7 +204,7 @@ static char *control_orders(const struct serve *s)
     cJSON *j = cJSON_CreateObject();
     if (s->file)
         cJSON_AddStringToObject(j, "file", s->file_path);
-    else
+    if (s->plugin)
         cJSON_AddStringToObject(j, "plugin", s->plugin);
     cJSON *options = cJSON_AddObjectToObject(j, "options");
     for (uint32_t i = 0; i < s->n_options; i++)
@@ -196,10 +239,10 @@ static int become_supervisor(struct serve *s)
     snprintf(ingress, sizeof ingress, "%u", s->conf.http.num_ingress);
     snprintf(grace, sizeof grace, "%llu", (unsigned long long)longest_grace_ms(&s->conf));
     hand_down_logging(&s->conf.logging);
-    char *state = cli_state_dir(s->state), *orders = control_orders(s);
-    const char *argv[] = {"salver",          "supervisor", "--state",  state,       "--host",
-                          s->conf.http.host, "--port",     port,       "--ingress", ingress,
-                          "--grace-ms",      grace,        "--orders", orders,      NULL};
+    char *orders = control_orders(s);
+    const char *argv[] = {"salver",          "supervisor", "--state",  s->state_dir, "--host",
+                          s->conf.http.host, "--port",     port,       "--ingress",  ingress,
+                          "--grace-ms",      grace,        "--orders", orders,       NULL};
     execv(exe, (char *const *)(uintptr_t)argv);
     return cli_fail(CLI_FAILED, "starting '%s': %s", exe, err_errno(errno));
 }

@@ -28,7 +28,7 @@ def write(tmp_path, text):
     return path
 
 
-COMMANDS = ["serve", "check", "config", "status", "inspect", "plugin", "doc", "version"]
+COMMANDS = ["serve", "check", "deploy", "config", "status", "delete", "shutdown", "upgrade", "inspect", "plugin", "doc", "version"]
 
 
 def test_help_names_every_command():
@@ -50,12 +50,12 @@ def test_each_command_has_help(command):
     [
         ((), "usage"),
         (("serv",), "did you mean 'serve'"),
-        (("serve",), "FILE"),
+        (("serve", "a", "--plugin", "b"), "not both"),
         (("serve", "a", "b"), "'b'"),
         (("serve", "a", "--prot", "1"), "did you mean '--port'"),
         (("serve", "a", "--port"), "needs a value"),
         (("check",), "which file"),
-        (("config",), "--defaults"),
+        (("config", "a", "--defaults"), "--defaults"),
         (("doc", "nothing"), "which page"),
         (("status", "x"), "'x'"),
         (("plugin", "old"), "plugin new"),
@@ -105,6 +105,16 @@ def test_check(tmp_path):
     got = salver("check", write(tmp_path, GOOD), "--plugins", TEST_PLUGINS)
     assert got.returncode == 0, got.stderr
     assert "ok, 1 application" in got.stdout
+
+
+def test_strict_makes_a_warning_an_error(tmp_path):
+    words = ["check", write(tmp_path, "proxy_location: EveryNode\n" + GOOD), "--plugins", TEST_PLUGINS]
+    got = salver(*words)
+    assert got.returncode == 0 and "proxy_location" in got.stderr
+    got = salver(*words, "--strict")
+    assert got.returncode == 2 and "proxy_location" in got.stderr
+    assert "ok" not in got.stdout
+    assert salver(*words[:1], write(tmp_path, GOOD), *words[2:], "--strict").returncode == 0
 
 
 BAD = {
