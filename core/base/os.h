@@ -4,6 +4,7 @@
  * os - what differs between operating systems. os_linux.c is the only implementation; nothing
  * else in core/ may use #ifdef for a system.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -17,7 +18,22 @@ int os_memfd_map(int fd, size_t size, void **ret, struct err *err);
 
 int os_socketpair(int fds[2], struct err *err); // SOCK_STREAM, non-blocking, close-on-exec
 int os_pipe(int fds[2], struct err *err);       // non-blocking reading end, close-on-exec both
-int os_pidfd_open(pid_t pid, struct err *err);  // close-on-exec; readable when the process ended
+// A Unix stream socket `name` in the folder `dir`, whose path may be longer than an address holds.
+// Non-blocking, close-on-exec; listen: mode 0600, in the place of what was there.
+int os_unix_listen(const char *dir, const char *name, int backlog, struct err *err);
+int os_unix_connect(const char *dir, const char *name, struct err *err);
+int os_unix_peer(int fd, uid_t *ret_uid, pid_t *ret_pid,
+                 struct err *err); // who connected, or listens
+
+// Processes whose descriptor `as` is the same open file as our `fd`, and that lead a process group;
+// at most max are written: how many there are in all.
+size_t os_find_holders(int fd, int as, pid_t *ret_pids, size_t max);
+bool os_is_holder(pid_t pid, int fd, int as);
+
+int os_pidfd_open(pid_t pid, struct err *err); // close-on-exec; readable when the process ended
+// The signal to that very process (never to one that has its number now), or to its whole group.
+int os_pidfd_kill(int pidfd, pid_t pid, int sig, bool group);
+bool os_pidfd_ended(int pidfd);
 
 // One descriptor of a child: `fd` here becomes `as` there. Everything else is closed
 // there; of 0, 1 and 2 what is not mapped is /dev/null.

@@ -5,16 +5,19 @@
 #include "base/check.h"
 #include "base/err.h"
 
+#include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
@@ -23,6 +26,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -84,6 +89,114 @@ int os_pidfd_open(pid_t pid, struct err *err)
     if (fd < 0)
         return err_set(err, SV_E_INTERNAL, "watching process %d: %s", (int)pid, err_errno(errno));
     return fd;
+}
+
+enum { PIDFD_GROUP = 1 << 2 }; // PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+
+int os_pidfd_kill(int pidfd, pid_t pid, int sig, bool group)
+{
+    long rc = syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, group ? PIDFD_GROUP : 0);
+    if (rc == 0 || !group || errno != EINVAL)
+        return (int)rc;
+    // An older kernel: as long as the process is there its number is its group's.
+    if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0)
+        return -1;
+    return kill(-pid, sig);
+}
+
+bool os_pidfd_ended(int pidfd)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
+}
+
+// `<dir>/<name>` by a descriptor of the folder, which fits into an address however long dir is.
+static int unix_address(const char *dir, const char *name, struct sockaddr_un *a, int *ret_dir,
+                        struct err *err)
+{
+    *ret_dir = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*ret_dir < 0)
+        return err_set(err, SV_E_INTERNAL, "opening the folder '%s': %s", dir, err_errno(errno));
+    *a = (struct sockaddr_un){.sun_family = AF_UNIX};
+    int n = snprintf(a->sun_path, sizeof a->sun_path, "/proc/self/fd/%d/%s", *ret_dir, name);
+    CHECK(n > 0 && (size_t)n < sizeof a->sun_path);
+    return socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+int os_unix_listen(const char *dir, const char *name, int backlog, struct err *err)
+{
+    struct sockaddr_un a;
+    int folder, fd = unix_address(dir, name, &a, &folder, err);
+    if (folder < 0)
+        return fd;
+    unlink(a.sun_path);
+    mode_t before = umask(0177);
+    int rc = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&a, sizeof a);
+    umask(before);
+    int why = errno;
+    close(folder);
+    if (rc == 0 && listen(fd, backlog) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return err_set(err, SV_E_INTERNAL, "listening on '%s/%s': %s", dir, name,
+                   err_errno(rc == 0 ? errno : why));
+}
+
+int os_unix_connect(const char *dir, const char *name, struct err *err)
+{
+    struct sockaddr_un a;
+    int folder, fd = unix_address(dir, name, &a, &folder, err);
+    if (folder < 0)
+        return fd;
+    int rc = fd < 0 ? -1 : connect(fd, (struct sockaddr *)&a, sizeof a);
+    int why = errno;
+    close(folder);
+    if (rc == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return err_set(err, SV_E_UNAVAILABLE, "connecting to '%s/%s': %s", dir, name, err_errno(why));
+}
+
+int os_unix_peer(int fd, uid_t *ret_uid, pid_t *ret_pid, struct err *err)
+{
+    struct ucred c;
+    socklen_t len = sizeof c;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &len) < 0)
+        return err_set(err, SV_E_INTERNAL, "asking who is connected: %s", err_errno(errno));
+    *ret_uid = c.uid;
+    *ret_pid = c.pid;
+    return 0;
+}
+
+bool os_is_holder(pid_t pid, int fd, int as)
+{
+    char path[64];
+    struct stat ours, theirs;
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, as);
+    return fstat(fd, &ours) == 0 && stat(path, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
+           ours.st_ino == theirs.st_ino;
+}
+
+size_t os_find_holders(int fd, int as, pid_t *ret_pids, size_t max)
+{
+    DIR *proc = opendir("/proc");
+    size_t n = 0;
+    if (!proc)
+        return 0;
+    for (struct dirent *e; (e = readdir(proc));) {
+        char *end;
+        long pid = strtol(e->d_name, &end, 10);
+        if (*end || pid <= 0 || pid == getpid() || getpgid((pid_t)pid) != pid ||
+            !os_is_holder((pid_t)pid, fd, as))
+            continue;
+        if (n < max)
+            ret_pids[n] = (pid_t)pid;
+        n++;
+    }
+    closedir(proc);
+    return n;
 }
 
 // A spawn under way: the file actions, and the copies of the descriptors that they take from.

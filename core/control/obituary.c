@@ -84,6 +84,8 @@ static size_t clamp(int n, size_t cap)
 
 static size_t put_cause(const struct obituary *o, char *out, size_t cap)
 {
+    if (!o->signal && o->status == WIRE_STATUS_UNKNOWN)
+        return clamp(snprintf(out, cap, "ended unseen, while no supervisor was its parent"), cap);
     if (!o->signal)
         return clamp(snprintf(out, cap, "ended with status %d", o->status), cap);
     const char *name = sigabbrev_np((int)o->signal);

@@ -15,16 +15,18 @@
 #include "serve/pages.h"
 #include "serve/peer.h"
 #include "serve/request.h"
+#include "wire/channel.h"
 #include "wire/link.h"
 #include "wire/page.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { FD_SUPERVISOR = 3, FD_PAGE = 4, FD_LOG = 5, FD_FOLD = 7 };
 enum { INGRESS_FDS = 512 };       // descriptors kept for links, pages and files
+enum { HELD_MAX = 256 };          // pages handed to a new supervisor, at most
 enum { ORPHAN_GRACE_MS = 20000 }; // without a supervisor nobody says how long a drain may take
 
 struct control { // one link to a control process
@@ -35,7 +37,7 @@ struct control { // one link to a control process
 struct ingress {
     uv_loop_t loop;
     struct turn turn;
-    struct link supervisor;
+    struct channel channel;  // to the supervisor
     struct control *control; // owned until its link is closed; NULL: away
     char name[128];
     struct ingress_orders orders;
@@ -44,19 +46,22 @@ struct ingress {
     struct inflight inflight;
     struct front front;
     int listen_fd;       // -1: none yet, or the server's
+    int listen_copy;     // for the next supervisor; -1: none yet, or no longer
     uint32_t open_files; // the limit
     enum wire_status state;
     uint32_t told_in_flight;
     bool booted, draining, stopping, ended;
     uint64_t deadline_ns; // of the drain
-    uv_timer_t alone, tick, drain, orphan, sweep;
+    uv_timer_t alone, tick, drain, sweep;
     int exit_code;
 };
 
 static int start(struct ingress *i, const char *name, struct err *err);
 static void finish(struct ingress *i);
-static void on_supervisor_frame(struct link *l, struct wire_frame *f);
-static void on_supervisor_closed(struct link *l, const struct err *err);
+static void on_supervisor_frame(struct channel *c, struct wire_frame *f);
+static void on_orphan(struct channel *c, const struct err *err);
+static void on_nobody_came(struct channel *c);
+static void introduce(struct channel *c, struct channel_words *w);
 static int take_frame(struct ingress *i, struct wire_frame *f, struct err *err);
 static int take_boot(struct ingress *i, struct wire_frame *f, struct err *err);
 static int take_listener(struct ingress *i, struct wire_frame *f, struct err *err);
@@ -72,7 +77,6 @@ static void on_control_closed(struct link *l, const struct err *err);
 static void on_control_free(struct link *l);
 static void take_snapshot(struct ingress *i, struct bytes json);
 static void on_alone(uv_timer_t *t);
-static void on_orphan(uv_timer_t *t);
 static void on_tick(uv_timer_t *t);
 static void listen_if_ready(struct ingress *i);
 static void set_state(struct ingress *i, enum wire_status state);
@@ -89,7 +93,8 @@ int ingress_main(const char *name)
 {
     static struct ingress ingress;
     struct ingress *i = &ingress;
-    struct log_conf log = {.fd = FD_LOG, .level = LOG_INFO, .role = "ingress", .name = name};
+    struct log_conf log = {
+        .fd = CHANNEL_FD_LOG, .level = LOG_INFO, .role = "ingress", .name = name};
     log_conf_from_env(&log);
     log_init(&log);
     signal(SIGPIPE, SIG_IGN);
@@ -106,30 +111,29 @@ int ingress_main(const char *name)
 
 static int start(struct ingress *i, const char *name, struct err *err)
 {
-    static const struct link_ops ops = {.on_frame = on_supervisor_frame,
-                                        .on_closed = on_supervisor_closed};
-    i->listen_fd = -1;
+    static const struct channel_ops ops = {.on_frame = on_supervisor_frame,
+                                           .on_orphan = on_orphan,
+                                           .on_alone = on_nobody_came,
+                                           .introduce = introduce};
+    i->listen_fd = i->listen_copy = -1;
     snprintf(i->name, sizeof i->name, "%s", name);
     if (uv_loop_init(&i->loop) < 0 || turn_init(&i->turn, &i->loop) < 0)
         return err_set(err, SV_E_INTERNAL, "no event loop");
-    if (pages_add(&i->pages, 0, FD_PAGE, &i->page, err) < 0)
-        return err_ctx(err, "own page (descriptor %d)", FD_PAGE);
-    if (page_map(FD_FOLD, &i->fold, err) < 0)
-        return err_ctx(err, "fold page (descriptor %d)", FD_FOLD);
-    close(FD_FOLD);
+    if (pages_add(&i->pages, 0, 0, CHANNEL_FD_PAGE, &i->page, err) < 0)
+        return err_ctx(err, "own page (descriptor %d)", CHANNEL_FD_PAGE);
+    if (page_map(CHANNEL_FD_FOLD, &i->fold, err) < 0)
+        return err_ctx(err, "fold page (descriptor %d)", CHANNEL_FD_FOLD);
     atomic_store(&i->page->pid, (uint64_t)getpid());
     atomic_store(&i->page->heartbeat_ns, clock_now_ns());
     uv_timer_init(&i->loop, &i->alone);
     uv_timer_init(&i->loop, &i->tick);
     uv_timer_init(&i->loop, &i->drain);
-    uv_timer_init(&i->loop, &i->orphan);
     uv_timer_init(&i->loop, &i->sweep);
-    i->alone.data = i->tick.data = i->drain.data = i->orphan.data = i->sweep.data = i;
+    i->alone.data = i->tick.data = i->drain.data = i->sweep.data = i;
     uv_timer_start(&i->tick, on_tick, INGRESS_TICK_MS, INGRESS_TICK_MS);
     if (inflight_init(&i->inflight, &i->loop, &i->turn, i->page) < 0)
         return err_set(err, SV_E_INTERNAL, "no timer");
-    return link_open(&i->supervisor, &i->loop, &i->turn, FD_SUPERVISOR, ROLE_INGRESS, i->name, &ops,
-                     i, err);
+    return channel_open(&i->channel, &i->loop, &i->turn, ROLE_INGRESS, i->name, &ops, i, err);
 }
 
 // After the loop: everything is given back, so that a leak checker sees only leaks.
@@ -152,12 +156,11 @@ static void finish(struct ingress *i)
         i->control->ingress = NULL;
         link_close(&i->control->link, on_control_free);
     }
-    link_close(&i->supervisor, NULL);
+    channel_close(&i->channel);
     uv_close((uv_handle_t *)&i->alone, NULL);
     uv_close((uv_handle_t *)&i->tick, NULL);
     uv_close((uv_handle_t *)&i->drain, NULL);
     uv_close((uv_handle_t *)&i->sweep, NULL);
-    uv_close((uv_handle_t *)&i->orphan, NULL);
     turn_close(&i->turn);
     uv_run(&i->loop, UV_RUN_DEFAULT);
     pages_finish(&i->pages);
@@ -167,25 +170,71 @@ static void finish(struct ingress *i)
 
 /* ---- the supervisor's channel ---- */
 
-static void on_supervisor_frame(struct link *l, struct wire_frame *f)
+static void on_supervisor_frame(struct channel *c, struct wire_frame *f)
 {
-    struct ingress *i = l->ctx;
+    struct ingress *i = c->ctx;
     struct err err;
     if (take_frame(i, f, &err) < 0)
         LOGE("%s frame of the supervisor: %s", wire_kind_name(f->head.kind), err.msg);
 }
 
-static void on_supervisor_closed(struct link *l, const struct err *err)
+static void on_orphan(struct channel *c, const struct err *err)
 {
-    struct ingress *i = l->ctx;
-    LOGW("the supervisor is gone%s%s; serving on for %.0f s", err ? ": " : "", err ? err->msg : "",
-         i->orders.orphan_timeout_s);
-    uv_timer_start(&i->orphan, on_orphan, (uint64_t)(i->orders.orphan_timeout_s * 1000), 0);
+    struct ingress *i = c->ctx;
+    LOGW("the supervisor is gone%s%s; serving on for %.0f s, unless another one comes",
+         err ? ": " : "", err ? err->msg : "", c->timeout_s);
+    if (!i->booted)
+        end(i, 1);
 }
 
-static void on_orphan(uv_timer_t *t)
+static void on_nobody_came(struct channel *c)
 {
-    drain(t->data, clock_now_ns() + ORPHAN_GRACE_MS * NS_PER_MS, true);
+    LOGW("no supervisor came within %.0f s", c->timeout_s);
+    drain(c->ctx, clock_now_ns() + ORPHAN_GRACE_MS * NS_PER_MS, true);
+}
+
+static bool is_linked(struct ingress *i, uint64_t child_id)
+{
+    list_for_each (n, &i->front.peers) {
+        struct peer *p = CONTAINER_OF(n, struct peer, node);
+        if (p->child_id == child_id && !p->dead)
+            return true;
+    }
+    return false;
+}
+
+// What nobody may know of any more: the numbers of those that have died, or may have.
+static void hand_over_page(struct ingress *i, size_t k)
+{
+    char name[128];
+    const struct page *p = i->pages.all[k];
+    if (!channel_put_copy(&i->channel, i->pages.held[k].fd))
+        return;
+    page_str(p->name, sizeof p->name, name, sizeof name);
+    wire_put_held(&i->channel.link.out, 0, 0,
+                  &(struct wire_held){.child_id = i->pages.child_ids[k],
+                                      .role = p->role,
+                                      .generation = i->pages.held[k].generation,
+                                      .name = name});
+}
+
+// To a new supervisor.
+static void introduce(struct channel *c, struct channel_words *w)
+{
+    struct ingress *i = c->ctx;
+    if (channel_put_copy(c, CHANNEL_FD_FOLD))
+        wire_put_fold(&c->link.out, 0, 0, &(struct wire_fold){0});
+    for (size_t k = 1; k < i->pages.n && k <= HELD_MAX; k++) // the first one is its own
+        if (!is_linked(i, i->pages.child_ids[k]))
+            hand_over_page(i, k);
+    list_for_each (n, &i->front.peers) {
+        const struct peer *p = CONTAINER_OF(n, struct peer, node);
+        if (!p->dead)
+            buf_put(&w->peers, &p->child_id, sizeof p->child_id);
+    }
+    w->place = i->orders.place;
+    w->draining = i->draining;
+    w->kept_fd = i->listen_copy;
 }
 
 static int take_frame(struct ingress *i, struct wire_frame *f, struct err *err)
@@ -249,6 +298,7 @@ static int take_boot(struct ingress *i, struct wire_frame *f, struct err *err)
         snprintf(i->orders.state_dir, sizeof i->orders.state_dir, "%s", m.state_dir);
     bound_connections(i);
     i->booted = true;
+    i->channel.timeout_s = i->orders.orphan_timeout_s;
     i->inflight.timeout_s = i->orders.request_timeout_s;
     i->inflight.access_log = i->orders.access_log;
     front_init(&i->front, &i->inflight, i->orders.place, i->orders.root_path);
@@ -269,6 +319,7 @@ static int take_listener(struct ingress *i, struct wire_frame *f, struct err *er
         return rc;
     }
     i->listen_fd = f->fds[0];
+    i->listen_copy = fcntl(i->listen_fd, F_DUPFD_CLOEXEC, CHANNEL_FD_KIN + 1);
     listen_if_ready(i);
     return 0;
 }
@@ -283,7 +334,7 @@ static int take_attach(struct ingress *i, struct wire_frame *f, struct err *err)
     if (rc < 0)
         close(f->fds[1]);
     else
-        rc = pages_add(&i->pages, m.child_id, f->fds[1], &page, err);
+        rc = pages_add(&i->pages, m.child_id, m.generation, f->fds[1], &page, err);
     if (rc >= 0) {
         show_pages(i);
         if (m.role == ROLE_WORKER)
@@ -309,7 +360,7 @@ static int take_page(struct ingress *i, struct wire_frame *f, struct err *err)
         close(f->fds[0]);
         return rc;
     }
-    rc = pages_add(&i->pages, m.child_id, f->fds[0], &page, err);
+    rc = pages_add(&i->pages, m.child_id, 0, f->fds[0], &page, err);
     show_pages(i);
     return rc;
 }
@@ -514,6 +565,9 @@ static void drain(struct ingress *i, uint64_t deadline_ns, bool stopping)
         i->deadline_ns = deadline_ns;
     bool first = !i->draining;
     i->draining = true;
+    if (i->listen_copy >= 0)
+        close(i->listen_copy);
+    i->listen_copy = -1;
     i->stopping |= stopping;
     i->inflight.stopping = i->stopping;
     i->front.core.draining = true;

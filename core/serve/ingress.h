@@ -10,7 +10,7 @@
  * Drain    DRAIN (it is being replaced): no new connections; the ones it has go on, each answer
  * says `Connection: close`, and what is left at the deadline is ended with an error. STOP (the
  * server ends): the same, but new requests are refused and idle connections closed at once. After
- * the supervisor's end it serves on for orphan_timeout_s, then stops.
+ * the supervisor's end it serves on for orphan_timeout_s, then stops, unless a new one comes.
  */
 enum {
     INGRESS_ALONE_MS = 200, // from BOOT to the last good snapshot

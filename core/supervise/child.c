@@ -8,15 +8,16 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "obs/log.h"
+#include "wire/channel.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FD_CHANNEL = 3, FD_PAGE, FD_LOG, FD_OUTPUT, FD_FOLD }; // in the child
 enum { CHILD_FDS = 8 };
 
 struct ends { // what a start opens; -1 when not (or no longer) ours
@@ -27,7 +28,8 @@ static int open_ends(const struct child_start *start, struct ends *e, struct err
 static void close_ends(struct ends *e);
 static int spawn(const struct child_start *start, const struct ends *e, pid_t *ret_pid,
                  struct err *err);
-static int adopt(struct child *c, const struct child_start *start, struct ends *e, struct err *err);
+static int hold(struct child *c, const struct child_start *start, struct ends *e, struct err *err);
+static int watch(struct child *c, const struct child_start *start, int own_socket, struct err *err);
 static void fill_page(struct child *c);
 static void say_boot(struct child *c, const struct child_start *start);
 static void on_watch(uv_poll_t *h, int status, int events);
@@ -54,7 +56,7 @@ int child_create(const struct child_start *start, struct child **ret, struct err
     struct child *c = xcalloc(1, sizeof *c);
     c->pid = pid;
     c->pidfd = -1;
-    rc = adopt(c, start, &e, err);
+    rc = hold(c, start, &e, err);
     close_ends(&e);
     if (rc < 0) {
         kill(pid, SIGKILL);
@@ -72,10 +74,8 @@ int child_create(const struct child_start *start, struct child **ret, struct err
 
 void child_kill(struct child *c, int sig)
 {
-    if (c->ended)
-        return;
-    if (sig != SIGKILL || kill(-c->pid, SIGKILL) < 0) // it leads its own process group
-        kill(c->pid, sig);
+    if (!c->ended)
+        os_pidfd_kill(c->pidfd, c->pid, sig, sig == SIGKILL); // it leads its own process group
 }
 
 void child_close(struct child *c)
@@ -124,13 +124,15 @@ static int spawn(const struct child_start *start, const struct ends *e, pid_t *r
     int out = start->role == ROLE_WORKER ? e->out_w : STDERR_FILENO;
     fds[n++] = (struct os_fdmap){out, STDOUT_FILENO};
     fds[n++] = (struct os_fdmap){out, STDERR_FILENO};
-    fds[n++] = (struct os_fdmap){e->theirs, FD_CHANNEL};
-    fds[n++] = (struct os_fdmap){e->page, FD_PAGE};
-    fds[n++] = (struct os_fdmap){STDERR_FILENO, FD_LOG};
+    fds[n++] = (struct os_fdmap){e->theirs, CHANNEL_FD};
+    fds[n++] = (struct os_fdmap){e->page, CHANNEL_FD_PAGE};
+    fds[n++] = (struct os_fdmap){STDERR_FILENO, CHANNEL_FD_LOG};
     if (start->role == ROLE_WORKER)
-        fds[n++] = (struct os_fdmap){e->out_r, FD_OUTPUT};
+        fds[n++] = (struct os_fdmap){e->out_r, CHANNEL_FD_OUTPUT};
     else
-        fds[n++] = (struct os_fdmap){start->fold_fd, FD_FOLD};
+        fds[n++] = (struct os_fdmap){start->fold_fd, CHANNEL_FD_FOLD};
+    if (start->role != ROLE_CONTROL) // which leaves at once when it is an orphan
+        fds[n++] = (struct os_fdmap){start->kin_fd, CHANNEL_FD_KIN};
     char self[] = "salver", role[16], name[CHILD_NAME_MAX];
     snprintf(role, sizeof role, "%s", wire_role_name(start->role));
     snprintf(name, sizeof name, "%s", start->name);
@@ -138,14 +140,13 @@ static int spawn(const struct child_start *start, const struct ends *e, pid_t *r
     return os_spawn(start->exe, argv, NULL, fds, n, ret_pid, err);
 }
 
-// Everything of a running process that the supervisor holds.
-static int adopt(struct child *c, const struct child_start *start, struct ends *e, struct err *err)
+// Everything of a process we have started.
+static int hold(struct child *c, const struct child_start *start, struct ends *e, struct err *err)
 {
     c->id = start->id;
     c->role = start->role;
     c->generation = start->generation;
-    c->ops = start->ops;
-    c->ctx = start->ctx;
+    c->place = start->place;
     c->started_ns = clock_now_ns();
     snprintf(c->name, sizeof c->name, "%s", start->name);
     int rc = page_map(e->page, &c->page, err);
@@ -154,17 +155,97 @@ static int adopt(struct child *c, const struct child_start *start, struct ends *
     fill_page(c);
     if ((c->pidfd = os_pidfd_open(c->pid, err)) < 0)
         return c->pidfd;
-    if ((rc = link_open(&c->link, start->loop, start->turn, e->ours, ROLE_SUPERVISOR, "supervisor",
-                        &link_ops, c, err)) < 0)
+    if ((rc = watch(c, start, e->ours, err)) < 0)
         return rc;
     c->page_fd = e->page;
     c->output_fd = e->out_r;
     e->ours = e->page = e->out_r = -1;
+    return 0;
+}
+
+// Takes own_socket on success.
+static int watch(struct child *c, const struct child_start *start, int own_socket, struct err *err)
+{
+    c->ops = start->ops;
+    c->ctx = start->ctx;
+    int rc = link_open(&c->link, start->loop, start->turn, own_socket, ROLE_SUPERVISOR,
+                       "supervisor", &link_ops, c, err);
+    if (rc < 0)
+        return rc;
     uv_timer_init(start->loop, &c->mute);
     CHECK(uv_poll_init(start->loop, &c->watch, c->pidfd) == 0);
     CHECK(uv_poll_start(&c->watch, UV_READABLE, on_watch) == 0);
     c->handles = 3;
     return 0;
+}
+
+int child_greet(const struct child_start *start, int own_socket, pid_t pid, int own_pidfd,
+                struct child **ret, struct err *err)
+{
+    struct child *c = xcalloc(1, sizeof *c);
+    c->pid = pid;
+    c->pidfd = own_pidfd;
+    c->page_fd = c->output_fd = -1;
+    c->guest = c->adopted = true;
+    snprintf(c->name, sizeof c->name, "an orphan");
+    int rc = watch(c, start, own_socket, err);
+    if (rc < 0) {
+        xfree(c);
+        return rc;
+    }
+    *ret = c;
+    return 0;
+}
+
+int child_introduce(struct child *c, const struct wire_orphan *m, int own_page, int own_output,
+                    struct err *err)
+{
+    CHECK(c->guest && !c->page);
+    struct page *page;
+    if (m->role != ROLE_INGRESS && m->role != ROLE_WORKER)
+        return err_set(err, SV_E_INVALID, "an orphan of role %u", m->role);
+    if (!*m->name || strlen(m->name) >= CHILD_NAME_MAX || m->child_id == 0 || m->peers.n % 8)
+        return err_set(err, SV_E_INVALID,
+                       "orphan %llu with a name of %zu bytes and %zu bytes of peers",
+                       (unsigned long long)m->child_id, strlen(m->name), m->peers.n);
+    int rc = page_map(own_page, &page, err);
+    if (rc < 0)
+        return rc;
+    if (page->child_id != m->child_id) {
+        page_unmap(page);
+        return err_set(err, SV_E_INVALID, "the page of orphan %s is another's", m->name);
+    }
+    c->page = page;
+    c->page_fd = own_page;
+    c->output_fd = own_output;
+    c->id = m->child_id;
+    c->role = (enum wire_role)m->role;
+    c->generation = m->generation;
+    c->place = m->place;
+    c->started_ns = page->started_ns;
+    snprintf(c->name, sizeof c->name, "%s", m->name);
+    buf_put(&c->peers, m->peers.p, m->peers.n);
+    return 0;
+}
+
+void child_adopt(struct child *c, const struct child_ops *ops, void *ctx)
+{
+    CHECK(c->guest && c->page);
+    c->guest = false;
+    c->ops = ops;
+    c->ctx = ctx;
+    int log = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+    if (log >= 0)
+        link_put_fds(&c->link, &log, 1);
+    wire_put_adopted(&c->link.out, 0, 0, &(struct wire_adopted){.child_id = c->id});
+    link_kick(&c->link);
+}
+
+void child_forget(struct child *c)
+{
+    CHECK(c->guest);
+    c->ended = true;
+    child_close(c);
 }
 
 static void fill_page(struct child *c)
@@ -205,22 +286,31 @@ static void read_output(struct child *c)
     c->output_fd = -1;
 }
 
-static void on_watch(uv_poll_t *h, int status, int events)
+static bool reap(struct child *c)
 {
-    (void)status, (void)events;
-    struct child *c = CONTAINER_OF(h, struct child, watch);
     siginfo_t info = {0};
-    if (waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG) < 0 && errno != ECHILD)
-        return;
-    if (info.si_pid == 0 && errno != ECHILD)
-        return;
-    uv_poll_stop(&c->watch);
-    uv_timer_stop(&c->mute);
-    c->ended = true;
+    if (waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG) < 0)
+        return errno == ECHILD;
+    if (info.si_pid == 0)
+        return false;
     if (info.si_code == CLD_EXITED)
         c->status = info.si_status;
     else
         c->signal = (uint32_t)info.si_status;
+    return true;
+}
+
+static void on_watch(uv_poll_t *h, int status, int events)
+{
+    (void)status, (void)events;
+    struct child *c = CONTAINER_OF(h, struct child, watch);
+    if (c->adopted ? !os_pidfd_ended(c->pidfd) : !reap(c))
+        return;
+    if (c->adopted)
+        c->status = WIRE_STATUS_UNKNOWN;
+    uv_poll_stop(&c->watch);
+    uv_timer_stop(&c->mute);
+    c->ended = true;
     read_output(c);
     c->ops->on_end(c);
 }
@@ -236,8 +326,8 @@ static void on_mute(uv_timer_t *h)
 static void on_frame(struct link *l, struct wire_frame *f)
 {
     struct child *c = l->ctx;
-    for (unsigned i = 0; i < f->head.n_fds; i++) // no child has descriptors to give
-        close(f->fds[i]);
+    for (unsigned i = 0; (!c->guest || c->ended) && i < f->head.n_fds; i++)
+        close(f->fds[i]); // no child of ours has descriptors to give
     if (!c->ended)
         c->ops->on_frame(c, f);
 }
@@ -249,6 +339,10 @@ static void on_closed(struct link *l, const struct err *err)
         return;
     if (err)
         LOGW("channel of %s (pid %d): %s", c->name, (int)c->pid, err->msg);
+    if (c->guest) {
+        c->ops->on_gone(c);
+        return;
+    }
     uv_timer_start(&c->mute, on_mute, CHILD_MUTE_MS, 0);
 }
 
@@ -275,5 +369,6 @@ static void handle_gone(struct child *c)
         close(c->page_fd);
     page_unmap(c->page);
     buf_finish(&c->output);
+    buf_finish(&c->peers);
     xfree(c);
 }

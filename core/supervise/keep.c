@@ -17,13 +17,15 @@
 static struct spec *find_spec(struct supervisor *s, const char *name);
 static int check_room(struct supervisor *s, const char *name, const struct spec *old, size_t bytes,
                       struct err *err);
-static struct spec *add_spec(struct supervisor *s, const char *name);
+static struct spec *add_spec(struct supervisor *s, const char *name, enum wire_role role);
 static void close_spec(struct spec *spec);
 static void start(struct spec *spec);
 static void start_later(struct spec *spec, uint64_t wait_ns);
 static void say_child(struct supervisor *s, const struct child *c);
 static void on_timer(uv_timer_t *h);
 static void on_end(struct child *c);
+static void give_listener(struct supervisor *s, struct child *c, uint32_t place);
+static struct grave *add_grave(struct supervisor *s);
 static struct grave *dig(struct supervisor *s, struct child *c, int64_t restart_in_ms);
 static void fill_in(struct grave *g);
 
@@ -38,7 +40,7 @@ int keep_spec(struct supervisor *s, const char *name, enum wire_role role, uint3
     if (rc < 0)
         return rc;
     if (is_new)
-        spec = add_spec(s, name);
+        spec = add_spec(s, name, role);
     spec->role = role;
     spec->place = place;
     spec->restart = restart;
@@ -88,6 +90,60 @@ void keep_bury(struct supervisor *s, uint64_t child_id)
         wire_put_page_gone(&c->link.out, 0, 0, &(struct wire_page_gone){.child_id = child_id});
         link_kick(&c->link);
     }
+}
+
+static void adopt_spec(struct supervisor *s, struct child *c, struct bytes orders)
+{
+    struct err err;
+    struct spec *spec = find_spec(s, c->name);
+    if (spec && spec->child && spec->child->generation > c->generation)
+        return; // of two the older one was being replaced
+    if (check_room(s, c->name, spec, orders.n, &err) < 0) {
+        LOGE("%s (pid %d) will not be started again: %s", c->name, (int)c->pid, err.msg);
+        return;
+    }
+    if (!spec)
+        spec = add_spec(s, c->name, c->role);
+    spec->place = c->place;
+    spec->restart = true;
+    spec->child = c;
+    spec->generation = c->generation + 1;
+    buf_clear(&spec->orders);
+    buf_put(&spec->orders, orders.p, orders.n);
+}
+
+void keep_adopt(struct supervisor *s, struct child *guest, struct bytes orders, bool leaving)
+{
+    child_adopt(guest, &ops, s);
+    list_push(&s->children, &guest->node);
+    guest->retired = leaving;
+    if (!leaving)
+        adopt_spec(s, guest, orders);
+    if (!leaving && guest->role == ROLE_INGRESS)
+        give_listener(s, guest, guest->place); // it may never have got one
+    mesh_join(s, guest);
+}
+
+void keep_adopt_dead(struct supervisor *s, struct child *guest)
+{
+    dig(s, guest, RESTART_RETIRED)->former = true;
+}
+
+void keep_grave(struct supervisor *s, const struct wire_held *who, int own_page)
+{
+    if (keep_find(s, who->child_id) || keep_find_grave(s, who->child_id)) {
+        close(own_page);
+        return;
+    }
+    struct grave *g = add_grave(s);
+    snprintf(g->name, sizeof g->name, "%s", who->name);
+    g->child_id = who->child_id;
+    g->role = (enum wire_role)who->role;
+    g->generation = who->generation;
+    g->status = WIRE_STATUS_UNKNOWN;
+    g->restart_in_ms = RESTART_RETIRED;
+    g->page_fd = own_page;
+    g->former = true;
 }
 
 void keep_close(struct supervisor *s)
@@ -160,10 +216,29 @@ static int check_room(struct supervisor *s, const char *name, const struct spec 
     return 0;
 }
 
-static struct spec *add_spec(struct supervisor *s, const char *name)
+// Those of an earlier server count: its next process is younger than all before it.
+static uint32_t next_generation(struct supervisor *s, const char *name)
+{
+    uint32_t next = 0;
+    list_for_each (n, &s->children) {
+        const struct child *c = CONTAINER_OF(n, struct child, node);
+        if (c->adopted && c->generation >= next && strcmp(c->name, name) == 0)
+            next = c->generation + 1;
+    }
+    list_for_each (n, &s->graves) {
+        const struct grave *g = CONTAINER_OF(n, struct grave, node);
+        if (g->former && g->generation >= next && strcmp(g->name, name) == 0)
+            next = g->generation + 1;
+    }
+    return next;
+}
+
+static struct spec *add_spec(struct supervisor *s, const char *name, enum wire_role role)
 {
     struct spec *spec = xcalloc(1, sizeof *spec);
     spec->s = s;
+    spec->role = role;
+    spec->generation = role == ROLE_CONTROL ? 0 : next_generation(s, name);
     snprintf(spec->name, sizeof spec->name, "%s", name);
     uv_timer_init(&s->loop, &spec->timer);
     list_push(&s->specs, &spec->node);
@@ -209,9 +284,11 @@ static void start(struct spec *spec)
                                     .role = spec->role,
                                     .id = s->next_child_id++,
                                     .generation = spec->generation,
+                                    .place = spec->place,
                                     .state_dir = s->state_dir,
                                     .orders = keep_orders(spec),
                                     .fold_fd = s->fold_fd,
+                                    .kin_fd = s->kin_fd,
                                     .ops = &ops,
                                     .ctx = s};
     if (child_create(&how, &c, &err) < 0) {
@@ -268,7 +345,10 @@ static void on_end(struct child *c)
         uint64_t wait = restart_wait(&spec->ends, c->started_ns, clock_now_ns());
         restart_in_ms = (int64_t)(wait / NS_PER_MS);
     }
-    if (c->signal)
+    if (c->status == WIRE_STATUS_UNKNOWN)
+        LOGI("%s (pid %d) ended; an earlier server had started it, so nobody knows how", c->name,
+             (int)c->pid);
+    else if (c->signal)
         LOGW("%s (pid %d) was ended by signal %u", c->name, (int)c->pid, c->signal);
     else
         LOGI("%s (pid %d) ended with status %d", c->name, (int)c->pid, c->status);
@@ -283,8 +363,7 @@ static void on_end(struct child *c)
     stop_step(s);
 }
 
-// Takes the page and the last output over from the child.
-static struct grave *dig(struct supervisor *s, struct child *c, int64_t restart_in_ms)
+static struct grave *add_grave(struct supervisor *s)
 {
     size_t have = 0;
     list_for_each (n, &s->graves)
@@ -296,6 +375,14 @@ static struct grave *dig(struct supervisor *s, struct child *c, int64_t restart_
         fill_in(oldest);
     }
     struct grave *g = xcalloc(1, sizeof *g);
+    list_push(&s->graves, &g->node);
+    return g;
+}
+
+// Takes the page and the last output over from the child.
+static struct grave *dig(struct supervisor *s, struct child *c, int64_t restart_in_ms)
+{
+    struct grave *g = add_grave(s);
     snprintf(g->name, sizeof g->name, "%s", c->name);
     g->child_id = c->id;
     g->role = c->role;
@@ -307,7 +394,6 @@ static struct grave *dig(struct supervisor *s, struct child *c, int64_t restart_
     c->page_fd = -1;
     g->output = c->output;
     c->output = (struct buf){0};
-    list_push(&s->graves, &g->node);
     return g;
 }
 

@@ -42,6 +42,7 @@ struct grave {
     enum wire_role role;
     uint32_t generation, signal;
     int status, page_fd; // owned
+    bool former;         // of an earlier server
     int64_t restart_in_ms;
     struct buf output;
 };
@@ -54,6 +55,13 @@ void keep_replace(struct supervisor *s, const char *name);
 void keep_retire(struct supervisor *s, const char *name, uint64_t child_id);
 void keep_bury(struct supervisor *s, uint64_t child_id);
 void keep_close(struct supervisor *s); // at the end: all specs and graves
+
+// An introduced guest becomes a child, and what it runs with a spec, unless it is leaving.
+void keep_adopt(struct supervisor *s, struct child *guest, struct bytes orders, bool leaving);
+// Graves of those that ended while there was no supervisor: an introduced guest, a page. Takes
+// own_page.
+void keep_adopt_dead(struct supervisor *s, struct child *guest);
+void keep_grave(struct supervisor *s, const struct wire_held *who, int own_page);
 
 struct bytes keep_orders(const struct spec *spec);                // borrowed until its next orders
 struct child *keep_find(struct supervisor *s, uint64_t child_id); // NULL: gone

@@ -22,27 +22,57 @@ static int refuse(const char *host, uint16_t port, int why, struct err *err);
 static int resolve(const char *host, uint16_t port, struct addrinfo **ret, struct err *err);
 static void set_port(struct addrinfo *a, uint16_t port);
 static uint16_t port_of(int fd);
+static bool listens_on(int fd, const struct addrinfo *want);
 
-int listeners_open(struct listeners *l, const char *host, uint16_t port, uint32_t n,
+void listeners_init(struct listeners *l)
+{
+    *l = (struct listeners){.n = 0};
+    for (size_t i = 0; i < LISTENER_MAX; i++)
+        l->fds[i] = -1;
+}
+
+int listeners_adopt(struct listeners *l, const char *host, uint16_t port, uint32_t n,
+                    uint32_t place, int own_fd, struct err *err)
+{
+    struct addrinfo *address;
+    if (place >= n)
+        return err_set(err, SV_E_INVALID, "its place is %u, and there are %u", place, n);
+    port = l->port ? l->port : port;
+    int rc = resolve(host, port, &address, err);
+    if (rc < 0)
+        return rc;
+    bool fits = listens_on(own_fd, address);
+    freeaddrinfo(address);
+    if (!fits)
+        return err_set(err, SV_E_INVALID, "it does not listen on %s port %u", host, port);
+    if (l->fds[place] >= 0)
+        close(own_fd); // two processes at one place: it is the same socket
+    else
+        l->fds[place] = own_fd;
+    l->port = port_of(l->fds[place]);
+    return 0;
+}
+
+int listeners_open(struct listeners *l, const char *host, uint16_t port, uint32_t n, bool ours,
                    struct err *err)
 {
     CHECK(n >= 1 && n <= LISTENER_MAX);
     struct addrinfo *address;
+    port = l->port ? l->port : port;
     int rc = resolve(host, port, &address, err);
     if (rc < 0)
         return rc;
-    *l = (struct listeners){.port = port};
-    if (port != 0 && probe(address) < 0)
+    l->port = port;
+    if (port != 0 && !ours && probe(address) < 0)
         rc = refuse(host, port, errno, err);
-    for (uint32_t i = 0; rc == 0 && i < n; i++) {
-        int fd = open_one(address, true);
-        if (fd < 0) {
+    for (l->n = 0; rc == 0 && l->n < n; l->n++) {
+        int *fd = &l->fds[l->n];
+        if (*fd < 0 && (*fd = open_one(address, true)) < 0) {
             rc = refuse(host, l->port, errno, err);
             break;
         }
-        l->fds[l->n++] = fd;
         if (l->port == 0) {
-            l->port = port_of(fd);
+            l->port = port_of(*fd);
             set_port(address, l->port);
         }
     }
@@ -54,9 +84,10 @@ int listeners_open(struct listeners *l, const char *host, uint16_t port, uint32_
 
 void listeners_finish(struct listeners *l)
 {
-    for (uint32_t i = 0; i < l->n; i++)
-        close(l->fds[i]);
-    l->n = 0;
+    for (size_t i = 0; i < LISTENER_MAX; i++)
+        if (l->fds[i] >= 0)
+            close(l->fds[i]);
+    listeners_init(l);
 }
 
 static int refuse(const char *host, uint16_t port, int why, struct err *err)
@@ -115,15 +146,46 @@ static void set_port(struct addrinfo *a, uint16_t port)
         ((struct sockaddr_in6 *)(void *)a->ai_addr)->sin6_port = htons(port);
 }
 
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+static bool get_address(int fd, union address *ret)
+{
+    socklen_t len = sizeof *ret;
+    *ret = (union address){.v6 = {0}};
+    return getsockname(fd, &ret->any, &len) == 0 && len <= sizeof *ret;
+}
+
 static uint16_t port_of(int fd)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } s = {.v6 = {0}};
-    socklen_t len = sizeof s;
-    if (getsockname(fd, &s.any, &len) < 0)
+    union address a;
+    if (!get_address(fd, &a))
         return 0;
-    return ntohs(s.any.sa_family == AF_INET ? s.v4.sin_port : s.v6.sin6_port);
+    return ntohs(a.any.sa_family == AF_INET ? a.v4.sin_port : a.v6.sin6_port);
+}
+
+static bool is_on(int fd, int option)
+{
+    int on = 0;
+    socklen_t len = sizeof on;
+    return getsockopt(fd, SOL_SOCKET, option, &on, &len) == 0 && on;
+}
+
+// A listening socket that shares its address, and is bound to that one (port 0: to any port).
+static bool listens_on(int fd, const struct addrinfo *want)
+{
+    union address a, w = {.v6 = {0}};
+    if (!is_on(fd, SO_ACCEPTCONN) || !is_on(fd, SO_REUSEPORT) || !get_address(fd, &a) ||
+        want->ai_addrlen > sizeof w || a.any.sa_family != want->ai_family)
+        return false;
+    memcpy(&w, want->ai_addr, want->ai_addrlen);
+    if (want->ai_family == AF_INET)
+        return a.v4.sin_addr.s_addr == w.v4.sin_addr.s_addr &&
+               (!w.v4.sin_port || a.v4.sin_port == w.v4.sin_port);
+    return want->ai_family == AF_INET6 &&
+           memcmp(&a.v6.sin6_addr, &w.v6.sin6_addr, sizeof a.v6.sin6_addr) == 0 &&
+           (!w.v6.sin6_port || a.v6.sin6_port == w.v6.sin6_port);
 }

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { MESH_RETRY_MS = 1, MESH_FDS_WAITING_MAX = 12 }; // frames with descriptors in one channel
@@ -28,9 +29,19 @@ static bool pair(struct child *a, struct child *b);
 static bool hand_page(struct child *to, const struct child *about);
 static bool hand_grave(struct child *to, const struct grave *g);
 
-static bool are_neighbours(const struct child *a, const struct child *b)
+// An adopted process has kept its links.
+static bool has_link(const struct child *c, uint64_t child_id)
 {
-    return a->role != b->role; // ingress-worker, control-ingress, control-worker
+    for (size_t at = 0; at + sizeof child_id <= buf_len(&c->peers); at += sizeof child_id)
+        if (memcmp(buf_head(&c->peers) + at, &child_id, sizeof child_id) == 0)
+            return true;
+    return false;
+}
+
+static bool wants_link(const struct child *a, const struct child *b)
+{
+    return a->role != b->role // ingress-worker, control-ingress, control-worker
+           && !has_link(a, b->id) && !has_link(b, a->id);
 }
 
 static bool sums_pages(const struct child *c)
@@ -44,7 +55,7 @@ void mesh_join(struct supervisor *s, struct child *c)
         struct child *other = CONTAINER_OF(n, struct child, node);
         if (other == c || other->ended)
             continue;
-        if (are_neighbours(c, other))
+        if (wants_link(c, other))
             add(s, JOB_PAIR, c->id, other->id);
         if (other->role == ROLE_INGRESS && sums_pages(c))
             add(s, JOB_PAGE, c->id, other->id);

@@ -35,7 +35,7 @@ void obey_say_child(struct supervisor *s, const struct child *c)
                    &(struct wire_child){.name = c->name,
                                         .child_id = c->id,
                                         .role = c->role,
-                                        .place = 0,
+                                        .place = c->place,
                                         .pid = (uint64_t)c->pid,
                                         .generation = c->generation,
                                         .started_ns = c->started_ns});

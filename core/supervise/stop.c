@@ -22,6 +22,10 @@ static void kill_all(struct supervisor *s, const enum wire_role *only);
 
 void stop_begin(struct supervisor *s)
 {
+    if (s->phase == SP_ADOPT) { // in a moment: who is being taken over must be stopped too
+        s->stop_wanted = true;
+        return;
+    }
     if (s->phase != SP_RUN) {
         LOGW("asked a second time to stop: killing everything");
         kill_all(s, NULL);

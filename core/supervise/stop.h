@@ -4,8 +4,8 @@
  * stop - how a server goes down: ingresses first (they take nothing new and finish what they have),
  * then workers, then control. Who has not ended by its deadline is killed.
  *
- *   SP_RUN --begin--> SP_STOP_INGRESS --none left--> SP_STOP_WORKERS --> SP_STOP_CONTROL -->
- * SP_DONE
+ *   SP_ADOPT --all came--> SP_RUN --begin--> SP_STOP_INGRESS --none left--> SP_STOP_WORKERS -->
+ * SP_STOP_CONTROL --> SP_DONE
  *
  *   phase             its processes get           killed after
  *   SP_STOP_INGRESS   STOP(grace)                 grace + 1 s

@@ -6,7 +6,9 @@
 #include "base/os.h"
 #include "base/str.h"
 #include "obs/log.h"
+#include "supervise/adopt.h"
 #include "supervise/keep.h"
+#include "supervise/kin.h"
 #include "supervise/lock.h"
 #include "supervise/mesh.h"
 #include "supervise/stop.h"
@@ -28,6 +30,7 @@ static int read_args(int argc, char **argv, struct args *a, struct err *err);
 static void start_logging(void);
 static int open_all(struct supervisor *s, const struct args *a, struct err *err);
 static void watch(struct supervisor *s);
+static int begin(struct supervisor *s, struct err *err);
 static void on_stop_signal(uv_signal_t *h, int sig);
 static void on_hangup(uv_signal_t *h, int sig);
 static void on_ready_poll(uv_timer_t *h);
@@ -49,9 +52,10 @@ int supervisor_main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     watch(&s);
-    if (keep_spec(&s, "control", ROLE_CONTROL, 0, true, (struct bytes){s.orders, strlen(s.orders)},
-                  &err) < 0)
-        BUG("the first spec is refused: %s", err.msg); // argv is smaller than KEEP_ORDERS_MAX
+    if (begin(&s, &err) < 0) {
+        fprintf(stderr, "salver: %s\n", err.msg);
+        return EXIT_FAILURE;
+    }
     uv_run(&s.loop, UV_RUN_DEFAULT);
     LOGI("stopped");
     close_all(&s);
@@ -100,13 +104,15 @@ static void start_logging(void)
     log_init(&c);
 }
 
-// What the controls of an earlier server left for their successors is not for ours.
-static void forget_last_life(const char *state_dir)
+// What the controls of an earlier server left for their successors is not for ours, but for what
+// holds as long as its processes run: which GPUs they have, and the routes that are served.
+static void forget_last_life(const char *state_dir, bool none_left)
 {
     static const char *const names[] = {"accepted.yaml", "probes.json", "gpus.json",
                                         "snapshot.json"};
+    const size_t n = none_left ? ARRAY_LEN(names) : 2;
     char path[SUPERVISOR_EXE_MAX];
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+    for (size_t i = 0; i < n; i++) {
         snprintf(path, sizeof path, "%s/%s", state_dir, names[i]);
         unlink(path);
     }
@@ -126,7 +132,12 @@ static int open_all(struct supervisor *s, const struct args *a, struct err *err)
     s->host = a->host;
     s->orders = a->orders;
     s->grace_ms = (uint32_t)a->grace_ms;
-    s->next_child_id = 1;
+    // No child of an earlier supervisor has such an id: it had started fewer than one in a us.
+    s->next_child_id = clock_now_ns() / NS_PER_US + 1;
+    s->want_port = (uint16_t)a->port;
+    s->want_ingress = (uint32_t)a->ingress;
+    s->fold_fd = -1;
+    listeners_init(&s->listeners);
     list_init(&s->specs);
     list_init(&s->children);
     list_init(&s->graves);
@@ -140,16 +151,46 @@ static int open_all(struct supervisor *s, const struct args *a, struct err *err)
         return rc;
     if ((s->lock_fd = lock_take(s->state_dir, err)) < 0)
         return s->lock_fd;
-    forget_last_life(s->state_dir);
-    rc = listeners_open(&s->listeners, s->host, (uint16_t)a->port, (uint32_t)a->ingress, err);
-    if (rc < 0)
-        return rc;
-    tell_port(s->listeners.port);
-    if ((s->fold_fd = page_create("fold", err)) < 0)
-        return s->fold_fd;
+    if ((s->kin_fd = kin_open(s->state_dir, &s->orphans, err)) < 0)
+        return s->kin_fd;
     CHECK(uv_loop_init(&s->loop) == 0);
     CHECK(turn_init(&s->turn, &s->loop) == 0);
     return 0;
+}
+
+// What control needs, then control. `adopted`: processes of an earlier server are ours now.
+static int start_control(struct supervisor *s, bool adopted, struct err *err)
+{
+    int rc = listeners_open(&s->listeners, s->host, s->want_port, s->want_ingress, s->orphans, err);
+    if (rc < 0)
+        return rc;
+    tell_port(s->listeners.port);
+    forget_last_life(s->state_dir, !adopted);
+    if (s->fold_fd < 0 && (s->fold_fd = page_create("fold", err)) < 0)
+        return s->fold_fd;
+    s->phase = SP_RUN;
+    if (s->adopt)
+        adopt_finish(s);
+    return keep_spec(s, "control", ROLE_CONTROL, 0, true,
+                     (struct bytes){s->orders, strlen(s->orders)}, err);
+}
+
+static void on_adopted(struct supervisor *s)
+{
+    struct err err;
+    s->fold_fd = adopt_take_fold(s);
+    adopt_take_listeners(s);
+    if (start_control(s, adopt_count(s) > 0, &err) < 0) {
+        fprintf(stderr, "salver: %s\n", err.msg);
+        exit(EXIT_FAILURE); // those who came go on looking
+    }
+    if (s->stop_wanted)
+        stop_begin(s);
+}
+
+static int begin(struct supervisor *s, struct err *err)
+{
+    return s->orphans ? adopt_begin(s, on_adopted, err) : start_control(s, false, err);
 }
 
 static void watch(struct supervisor *s)
@@ -231,5 +272,6 @@ static void close_all(struct supervisor *s)
     uv_loop_close(&s->loop);
     listeners_finish(&s->listeners);
     close(s->fold_fd);
+    close(s->kin_fd);
     close(s->lock_fd);
 }

@@ -14,8 +14,9 @@
  *         second one at once; SIGHUP is handed to control.
  * Ready   when control's page says WS_READY it prints one line on stdout.
  * Silent  a control whose heartbeat is older than SUPERVISOR_SILENT_S is killed; it watches the
- * others. Alone   should it die, its children serve on for orphan_timeout_s, then drain and leave.
- *         Nobody takes them over.
+ *         others.
+ * Alone   should it die, its children serve on for orphan_timeout_s and look for the next one on
+ * the same state folder, which takes them over (adopt.h) before it starts control.
  */
 #include "base/list.h"
 #include "base/turn.h"
@@ -26,17 +27,29 @@
 
 enum { SUPERVISOR_EXE_MAX = 4096, SUPERVISOR_SILENT_S = 30 };
 
-enum supervisor_phase { SP_RUN, SP_STOP_INGRESS, SP_STOP_WORKERS, SP_STOP_CONTROL, SP_DONE };
+enum supervisor_phase {
+    SP_ADOPT,
+    SP_RUN,
+    SP_STOP_INGRESS,
+    SP_STOP_WORKERS,
+    SP_STOP_CONTROL,
+    SP_DONE
+};
 
+struct adopt;
 struct child;
 struct supervisor {
     uv_loop_t loop;
     struct turn turn;
     char exe[SUPERVISOR_EXE_MAX];
     const char *state_dir, *host, *orders; // borrowed from argv
-    uint32_t grace_ms;
+    uint16_t want_port;                    // 0: any
+    uint32_t want_ingress, grace_ms;
     struct listeners listeners;
-    int fold_fd, lock_fd;
+    int fold_fd, lock_fd, kin_fd;
+    bool orphans;        // of an earlier supervisor were there when we started
+    struct adopt *adopt; // while phase is SP_ADOPT, and orphans are awaited
+    bool stop_wanted;    // came meanwhile
     struct list specs, children, graves, jobs;
     uint64_t next_child_id;
     struct child *control; // the running one, or NULL

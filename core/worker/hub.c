@@ -25,8 +25,10 @@ static void on_turn(uv_prepare_t *p);
 static void on_async(uv_async_t *a);
 static void on_tick(uv_timer_t *t);
 static void on_alarm(uv_poll_t *p, int status, int events);
-static void on_up_frame(struct link *l, struct wire_frame *f);
-static void on_up_closed(struct link *l, const struct err *err);
+static void on_up_frame(struct channel *c, struct wire_frame *f);
+static void on_orphan(struct channel *c, const struct err *err);
+static void on_nobody_came(struct channel *c);
+static void introduce(struct channel *c, struct channel_words *w);
 static void on_event(struct hub *h, struct event *ev);
 
 static uint64_t ns_of(double seconds)
@@ -68,9 +70,11 @@ int hub_init(struct hub *h, struct page *page, struct err *err)
 
 int hub_run(struct hub *h, const char *name, struct err *err)
 {
-    static const struct link_ops ops = {.on_frame = on_up_frame, .on_closed = on_up_closed};
-    int rc = link_open(&h->up, &h->loop, &h->turn, WORKER_FD_SUPERVISOR, ROLE_WORKER, name, &ops, h,
-                       err);
+    static const struct channel_ops ops = {.on_frame = on_up_frame,
+                                           .on_orphan = on_orphan,
+                                           .on_alone = on_nobody_came,
+                                           .introduce = introduce};
+    int rc = channel_open(&h->up, &h->loop, &h->turn, ROLE_WORKER, name, &ops, h, err);
     if (rc < 0)
         return rc;
     uv_run(&h->loop, UV_RUN_DEFAULT);
@@ -540,8 +544,6 @@ static void on_tick(uv_timer_t *t)
         check_health(h, now);
     if (now - h->told_ns >= NS_PER_S)
         tell_control(h);
-    if (h->orphan && now - h->orphan_ns >= ns_of(h->orders.orphan_timeout_s))
-        drain_begin(h, now + ns_of(h->orders.shutdown_timeout_s));
 }
 
 /* ---- the supervisor ---- */
@@ -556,6 +558,7 @@ static int boot(struct hub *h, const struct wire_frame *f, struct err *err)
         rc = orders_parse(&h->orders, m.orders, err);
     if (rc < 0)
         return rc;
+    h->up.timeout_s = h->orders.orphan_timeout_s;
     orders_show_devices(&h->orders);
     engine_init(&h->engine, &h->orders, h->page, &h->async);
     const char *labels = h->engine.host.labels;
@@ -607,22 +610,38 @@ static int take_up(struct hub *h, struct wire_frame *f, struct err *err)
     }
 }
 
-static void on_up_frame(struct link *l, struct wire_frame *f)
+static void on_up_frame(struct channel *c, struct wire_frame *f)
 {
-    struct hub *h = l->ctx;
+    struct hub *h = c->ctx;
     struct err err = {0};
     if (take_up(h, f, &err) < 0)
         hub_die(h, WORKER_EXIT_PROTOCOL, "the supervisor broke the protocol: %s", err.msg);
 }
 
-static void on_up_closed(struct link *l, const struct err *err)
+static void on_orphan(struct channel *c, const struct err *err)
 {
-    struct hub *h = l->ctx;
+    struct hub *h = c->ctx;
     if (!h->booted)
         _exit(WORKER_EXIT_PROTOCOL);
-    LOGW("the supervisor is gone%s%s; serving on for %.0f s", err ? ": " : "", err ? err->msg : "",
-         h->orders.orphan_timeout_s);
-    h->orphan = true;
-    h->orphan_ns = clock_now_ns();
-    link_close(l, NULL);
+    LOGW("the supervisor is gone%s%s; serving on for %.0f s, unless another one comes",
+         err ? ": " : "", err ? err->msg : "", c->timeout_s);
+}
+
+static void on_nobody_came(struct channel *c)
+{
+    struct hub *h = c->ctx;
+    LOGW("no supervisor came within %.0f s", c->timeout_s);
+    drain_begin(h, clock_now_ns() + ns_of(h->orders.shutdown_timeout_s));
+}
+
+// To a new supervisor.
+static void introduce(struct channel *c, struct channel_words *w)
+{
+    struct hub *h = c->ctx;
+    list_for_each (n, &h->neighbours) {
+        const struct neighbour *to = CONTAINER_OF(n, struct neighbour, node);
+        buf_put(&w->peers, &to->child_id, sizeof to->child_id);
+    }
+    w->draining = h->drain.phase != DRAIN_NONE;
+    w->kept_fd = CHANNEL_FD_OUTPUT;
 }

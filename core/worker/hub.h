@@ -10,7 +10,7 @@
  */
 #include "base/map.h"
 #include "base/turn.h"
-#include "wire/link.h"
+#include "wire/channel.h"
 #include "worker/batch.h"
 #include "worker/capture.h"
 #include "worker/change.h"
@@ -40,9 +40,8 @@ struct hub {
     uv_poll_t alarm; // a timerfd: batches wait less than libuv's millisecond
     int alarm_fd;
     uint64_t alarm_ns; // what it is set to; 0: not
-    struct link up;    // to the supervisor
-    bool booted, orphan;
-    uint64_t orphan_ns;
+    struct channel up; // to the supervisor
+    bool booted;
     struct capture capture;
     struct page *page;
     struct orders orders;

@@ -3,15 +3,9 @@
 /*
  * worker - the process behind one replica: `salver worker <spec name>`.
  *
- * Descriptors as in ARCHITECTURE.md. Exit status: 0 after a drain, else one of these; why is in the
+ * Descriptors as in wire/channel.h. Exit status: 0 after a drain, else one of these; why is in the
  * page's last words and in the log.
  */
-enum {
-    WORKER_FD_SUPERVISOR = 3,
-    WORKER_FD_PAGE = 4,
-    WORKER_FD_LOG = 5,
-    WORKER_FD_OUTPUT = 6,
-};
 enum {
     WORKER_EXIT_FAILED = 1,   // create, load or warm failed
     WORKER_EXIT_PROTOCOL = 3, // the supervisor and this program don't understand each other

@@ -40,8 +40,9 @@ static void all_share_one_port(void **state)
 {
     (void)state;
     struct listeners l;
+    listeners_init(&l);
     struct err err;
-    assert_int_equal(listeners_open(&l, "127.0.0.1", 0, 3, &err), 0);
+    assert_int_equal(listeners_open(&l, "127.0.0.1", 0, 3, false, &err), 0);
     assert_int_equal(l.n, 3);
     assert_int_not_equal(l.port, 0);
     for (uint32_t i = 0; i < l.n; i++)
@@ -57,13 +58,16 @@ static void a_port_in_use_is_refused(void **state)
 {
     (void)state;
     struct listeners a, b;
+    listeners_init(&a);
+    listeners_init(&b);
     struct err err;
-    assert_int_equal(listeners_open(&a, "127.0.0.1", 0, 1, &err), 0);
-    assert_int_equal(listeners_open(&b, "127.0.0.1", a.port, 1, &err), SV_E_UNAVAILABLE);
+    assert_int_equal(listeners_open(&a, "127.0.0.1", 0, 1, false, &err), 0);
+    assert_int_equal(listeners_open(&b, "127.0.0.1", a.port, 1, false, &err), SV_E_UNAVAILABLE);
     assert_non_null(strstr(err.msg, "in use"));
     assert_non_null(strstr(err.msg, "--port"));
     listeners_finish(&a);
-    assert_int_equal(listeners_open(&b, "127.0.0.1", a.port, 1, &err), 0); // free again at once
+    assert_int_equal(listeners_open(&b, "127.0.0.1", a.port, 1, false, &err),
+                     0); // free again at once
     listeners_finish(&b);
 }
 
@@ -71,8 +75,9 @@ static void a_name_that_is_no_host_is_refused(void **state)
 {
     (void)state;
     struct listeners l;
+    listeners_init(&l);
     struct err err;
-    assert_int_equal(listeners_open(&l, "not a host", 0, 1, &err), SV_E_INVALID);
+    assert_int_equal(listeners_open(&l, "not a host", 0, 1, false, &err), SV_E_INVALID);
     assert_non_null(strstr(err.msg, "not a host"));
 }
 
