@@ -17,6 +17,7 @@ struct change_orders {
     uint64_t revision;
     struct neighbour *from; // borrowed; NULL: gone
     struct orders orders;
+    struct buf text; // as they came: a new supervisor is told what holds
 };
 
 static void answer(struct change_orders *o, int code, const char *text)
@@ -34,6 +35,7 @@ static void answer(struct change_orders *o, int code, const char *text)
 
 static void drop(struct change_orders *own_o)
 {
+    buf_finish(&own_o->text);
     orders_finish(&own_o->orders);
     xfree(own_o);
 }
@@ -48,6 +50,8 @@ static void hold(struct hub *h, struct change_orders *own_o)
 {
     orders_take_over(&h->orders, &own_o->orders);
     hub_set_numbers(h);
+    channel_set_orders(&h->up, (struct bytes){buf_head(&own_o->text), buf_len(&own_o->text)});
+    h->up.timeout_s = h->orders.orphan_timeout_s;
     LOGI("orders %llu hold: %u slots", (unsigned long long)own_o->revision, h->slots.cap);
     answer(own_o, 0, "");
     drop(own_o);
@@ -134,6 +138,7 @@ int change_take(struct hub *h, struct neighbour *from, const struct wire_frame *
     struct change_orders *o = xcalloc(1, sizeof *o);
     o->revision = m.revision;
     o->from = from;
+    buf_put(&o->text, m.json.p, m.json.n);
     if (orders_parse(&o->orders, m.json, &why) < 0) {
         refuse(o, SV_E_INVALID, why.msg);
         return 0;
