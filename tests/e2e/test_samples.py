@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ray Serve's files (tests/data/ray) with nothing changed but `import_path:` lines: they pass `salver
-check`, which names what is ignored, and deploy on test plugins."""
+check`, which names what is ignored, and deploy on test plugins. What KubeRay's high-availability
+sample shows: user_config changed in place under load."""
 
 import collections
 import json
 import re
 import subprocess
+import threading
 
 import pytest
 from harness import REPO, SALVER, TEST_PLUGINS, Server, wait_for
@@ -179,3 +181,107 @@ def test_it_deploys(name, tmp_path, gpus):
             else:
                 assert json.loads(answer.body)["path"].startswith("/")
         assert server.pids("worker") != []
+
+
+# ---- KubeRay's high availability ---------------------------------------------------------------
+
+
+class Buyers:
+    """Threads that buy 12 mangos each, again and again, each on a connection of its own for every
+    request as requests.post() does."""
+
+    def __init__(self, server, n):
+        self.server = server
+        self.over = threading.Event()
+        self.failed, self.prices, self.pids = [], [], set()
+        self.threads = [threading.Thread(target=self.buy) for _ in range(n)]
+        for t in self.threads:
+            t.start()
+
+    def buy(self):
+        while not self.over.is_set():
+            try:
+                answer = self.server.get("/fruit/", "POST", b'["MANGO", 12]')
+                if answer.status != 200:
+                    self.failed.append(answer)
+                    continue
+                self.prices.append(int(answer.body) // 12)
+                self.pids.add(int(answer.headers["x-pid"]))
+            except (OSError, ValueError) as e:
+                self.failed.append(e)
+
+    def stop(self):
+        self.over.set()
+        for t in self.threads:
+            t.join()
+
+
+def deploy(server, text, *options):
+    """salver deploy; its result."""
+    server.file.write_text(text)
+    return subprocess.run(
+        [SALVER, "deploy", server.file, "--state", server.state, *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def deployed(server, text):
+    got = deploy(server, text)
+    assert got.returncode == 0, got.stderr
+
+
+def test_user_config_changes_in_place(tmp_path):
+    text = ours("kuberay-high-availability")
+    with FileServer(tmp_path, text) as server:
+        wait_for("it runs", 20, lambda: state_of(server, "fruit_app") == "RUNNING")
+        wait_for("both run", 20, lambda: len(server.pids("worker")) == 2)
+        before = sorted(server.pids("worker"))
+        buyers = Buyers(server, 4)
+        try:
+            for price in (4, 5, 6, 7):
+                seen = len(buyers.prices)
+                deployed(server, text.replace("price: 3", f"price: {price}"))
+                wait_for(
+                    f"everybody pays {price}",
+                    10,
+                    lambda price=price: buyers.prices[seen:][-40:] == [price] * 40,
+                )
+        finally:
+            buyers.stop()
+        assert buyers.failed == []
+        assert len(buyers.prices) > 200
+        assert sorted(server.pids("worker")) == before == sorted(buyers.pids)
+        assert set(buyers.prices) == {3, 4, 5, 6, 7}
+        replicas = server.status()["applications"]["fruit_app"]["deployments"]["MangoStand"]["replicas"]
+        assert [r["restarts"] for r in replicas] == [0, 0]
+
+
+def test_a_refused_price_changes_nothing(tmp_path):
+    """reconfigure() says no: the old one holds, status says why, nothing is restarted."""
+    text = ours("kuberay-high-availability")
+    with FileServer(tmp_path, text) as server:
+        wait_for("both run", 20, lambda: len(server.pids("worker")) == 2)
+        before = sorted(server.pids("worker"))
+        wait_for("it runs", 20, lambda: state_of(server, "fruit_app") == "RUNNING")
+        deployed(server, text.replace("price: 3", "price: -1"))
+        wait_for(
+            "status says why",
+            10,
+            lambda: "a price is not below 0" in json.dumps(server.status()["applications"]["fruit_app"]),
+        )
+        for _ in range(10):
+            assert server.get("/fruit/", "POST", b'["MANGO", 12]').body == b"36"
+        assert sorted(server.pids("worker")) == before
+
+
+def test_dry_run_says_that_it_is_live(tmp_path):
+    text = ours("kuberay-high-availability")
+    with FileServer(tmp_path, text) as server:
+        wait_for("it runs", 20, lambda: state_of(server, "fruit_app") == "RUNNING")
+        got = deploy(server, text.replace("price: 3", "price: 4"), "--dry-run")
+        assert got.returncode == 0, got.stderr
+        (line,) = [x for x in got.stdout.splitlines() if "price" in x]
+        assert "config.price" in line and "live" in line
+        assert server.get("/fruit/", "POST", b'["MANGO", 12]').body == b"36"
