@@ -9,6 +9,7 @@
  * Answer   JSON that says who answered: pid, batch, open now, most ever open at once, ...
  */
 #define _GNU_SOURCE
+#include "fake_models.h"
 #include "fake_rules.h"
 
 #include <pthread.h>
@@ -332,6 +333,7 @@ static int create(const sv_host *h, const sv_cfg *cfg, void **self)
         return h->fail(h, SV_E_NOMEM, "fake: no memory");
     f->host = h;
     f->cfg = cfg;
+    fake_models_create(h, cfg);
     f->rules = h->cfg_str(cfg, "do", "");
     f->state = h->cfg_str(cfg, "state", "/nonexistent");
     f->defaults = h->cfg_str(cfg, "defaults", "");
@@ -751,6 +753,7 @@ static const sv_option options[] = {
     {SV_STR, 0, "do", "", 0, 0, "Trouble in callbacks, see fake_rules.h."},
     {SV_STR, 0, "state", NULL, 0, 0, "Folder of the counts of rules with *TIMES."},
     {SV_STR, 0, "defaults", "", 0, 0, "Query string for what a request doesn't say."},
+    {SV_STR, 0, "models", "", 0, 0, "Names, the first is the id."},
     {SV_STR, 0, "trace", "", 0, 0,
      "File that gets a line for each request given, cancelled, ended."},
     {SV_STR, SV_LIVE, "live", "", 0, 0, "Text in each answer; changes without a restart."},
@@ -776,4 +779,4 @@ static const sv_option options[] = {
 SV_PLUGIN(.name = FAKE_NAME, .version = "1.0", .about = "For tests: misbehaves on demand.",
           SV_OPTIONS(options), .create = create, .plan = plan, .load = load, .warm = warm,
           .reconfigure = reconfigure, .health = health, .drain = drain, .unload = unload,
-          .destroy = destroy, FAKE_SERVES);
+          .destroy = destroy, .extension = fake_extension, FAKE_SERVES);
