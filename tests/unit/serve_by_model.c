@@ -221,6 +221,11 @@ static void defaults(void **state)
     say_apps(names, 2);
     expect_at(1, post("/v1/completions", "{\"model\":null}"), "/v1/completions", NULL);
     assert_has(answer(post("/v1/completions", "{\"model\":\"q\"}"), NULL), "HTTP/1.1 404");
+    // A prefix that itself looks as if it went by model.
+    const struct app under[] = {{"a", "null", "xy", USUAL}, {"b", "\"/v1/audio\"", "z", USUAL}};
+    say_apps(under, 2);
+    expect_at(1, post("/v1/audio/speech", "{\"model\":\"x\"}"), "/speech", NULL);
+    expect_at(0, post("/v1/audios", "{\"model\":\"x\"}"), "/v1/audios", NULL);
     // Nobody names any: paths alone count.
     const struct app none[] = {{"a", "null", "", USUAL}, {"b", "\"/\"", "", USUAL}};
     say_apps(none, 2);

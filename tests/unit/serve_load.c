@@ -137,6 +137,9 @@ static void another_control(void **state)
     attach(&w.control, ROLE_CONTROL, "control", 3, NULL);
     expect_numbers(2, 0);
     expect_nothing(&w.control, WIRE_load);
+    close_end(&w.control); // nothing changes meanwhile, and the next one hears it all the same
+    attach(&w.control, ROLE_CONTROL, "control", 5, NULL);
+    expect_numbers(2, 0);
     close(a);
     close(b);
     expect_numbers(0, 0);
