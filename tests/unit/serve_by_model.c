@@ -154,7 +154,7 @@ static void name_last(void **state)
     static char body[N + 1];
     memset(body, 'p', N);
     memcpy(body, "{\"prompt\":\"", 11);
-    strcpy(body + N - 14, "\",\"model\":\"z\"}");
+    memcpy(body + N - 14, "\",\"model\":\"z\"}", 15);
     char head[128];
     snprintf(head, sizeof head,
              "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %zu"

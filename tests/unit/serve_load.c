@@ -35,7 +35,7 @@ static void call_at_zero(void **state)
     before = now_ms();
     int b = get("/app");
     expect_numbers(2, 0);
-    assert_true(now_ms() - before < 3 * LOAD_EVERY_MS);
+    assert_true(now_ms() - before < 3ull * LOAD_EVERY_MS);
     expect_nothing(&w.control, WIRE_load);
     attach_worker(0);
     grant(0, 2);
@@ -66,7 +66,7 @@ static void steady(void **state)
     expect_numbers(0, 1);
     uint64_t before = now_ms();
     uint32_t served = 0;
-    while (now_ms() - before < 5 * LOAD_EVERY_MS) {
+    while (now_ms() - before < 5ull * LOAD_EVERY_MS) {
         int fd = get("/app");
         expect_submit(&w.worker[0], &id);
         say_ok(0, id, "x");
