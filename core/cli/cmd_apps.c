@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// salver delete, salver shutdown, salver upgrade.
+// salver delete, salver shutdown.
 #include "abi/plugin.h"
 #include "base/buf.h"
 #include "base/err.h"
-#include "base/mem.h"
-#include "base/os.h"
 #include "cli/apps.h"
 #include "cli/args.h"
 #include "cli/cli.h"
 
-#include <errno.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 // One request whose answer says nothing more. Exit status.
@@ -86,37 +80,5 @@ int cmd_shutdown(int argc, char **argv)
     if (status == CLI_OK)
         puts("All applications are removed; their replicas end after their requests. The server "
              "goes on.");
-    return status;
-}
-
-int cmd_upgrade(int argc, char **argv)
-{
-    const char *words[2] = {NULL, NULL}, *state = NULL;
-    const struct arg table[] = {{"--state", &state, NULL}, {NULL, NULL, NULL}};
-    struct args a = {.table = table, .words = words, .max_words = 1};
-    char exe[PATH_MAX];
-    struct buf body = {0};
-    struct err err;
-    if (args_parse(&a, argc, argv, &err) < 0)
-        return cli_fail(CLI_USAGE, "upgrade: %s", err.msg);
-    if (words[0] && !realpath(words[0], exe))
-        return cli_fail(CLI_USAGE, "upgrade: '%s': %s", words[0], err_errno(errno));
-    if (!words[0] && os_self_path(exe, sizeof exe, &err) < 0)
-        return cli_fail(CLI_FAILED, "upgrade: %s", err.msg);
-    if (access(exe, X_OK) < 0)
-        return cli_fail(CLI_USAGE, "upgrade: '%s': %s", exe, err_errno(errno));
-    buf_puts(&body, "{\"path\":");
-    buf_put_json(&body, exe, strlen(exe));
-    buf_puts(&body, "}");
-    char *dir = cli_state_dir(state); // never $SALVER_ADDRESS: that is no way to upgrade
-    int status = tell("upgrade", dir, NULL,
-                      &(struct ask_request){.method = "POST",
-                                            .path = "/api/upgrade",
-                                            .content_type = "application/json",
-                                            .body = {buf_head(&body), buf_len(&body)}});
-    xfree(dir);
-    buf_finish(&body);
-    if (status == CLI_OK)
-        printf("The server goes over to %s, one process after the other.\n", exe);
     return status;
 }

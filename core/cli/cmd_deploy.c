@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "abi/plugin.h"
 #include "base/buf.h"
-#include "base/check.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/str.h"
@@ -112,41 +111,15 @@ static void finish(struct deploy *d)
 
 // --- the request
 
-/*
- * The file as JSON, for TCP. References to what lies on this machine travel as they are written, so
- * that no secret does, but where they stand for a number: in JSON a text cannot become one. `raw`
- * and `read` have the same shape: the second one's scalars were resolved.
- */
-static void put_json(const struct yaml_node *raw, const struct yaml_node *read, struct buf *out)
-{
-    bool seq = raw->kind == YAML_SEQ;
-    CHECK(raw->n == read->n);
-    if (!seq && raw->kind != YAML_MAP) {
-        yaml_json(read->kind == YAML_TEXT ? raw : read, out);
-        return;
-    }
-    buf_puts(out, seq ? "[" : "{");
-    for (uint32_t i = 0; i < raw->n; i++) {
-        if (i)
-            buf_puts(out, ",");
-        if (!seq) {
-            buf_put_json(out, raw->pairs[i].key, strlen(raw->pairs[i].key));
-            buf_puts(out, ":");
-        }
-        put_json(seq ? raw->items[i] : raw->pairs[i].value,
-                 seq ? read->items[i] : read->pairs[i].value, out);
-    }
-    buf_puts(out, seq ? "]" : "}");
-}
-
+// The file as JSON, for TCP. References to what lies outside of it stay as they are written: the
+// server looks them up, as it does for the file itself.
 static void make_json(struct deploy *d, struct buf *out)
 {
     struct arena arena;
     struct report report;
     arena_init(&arena, 0);
     report_init(&report, &arena);
-    put_json(yaml_parse(d->file, buf_head(&d->text), buf_len(&d->text), &report), d->conf.root,
-             out);
+    yaml_json(yaml_parse(d->file, buf_head(&d->text), buf_len(&d->text), &report), out);
     arena_finish(&arena);
 }
 

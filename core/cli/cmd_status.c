@@ -8,6 +8,7 @@
 #include <cjson/cJSON.h>
 
 #include <stdio.h>
+#include <string.h>
 
 static void print_all(const cJSON *j);
 static int keep_one(cJSON *j, const char *name, struct err *err);
@@ -88,11 +89,15 @@ static void print_said(const char *indent, const char *what, const cJSON *j, con
         printf("%s%s: %s\n", indent, what, v);
 }
 
-static void print_replica(const cJSON *r)
+static void print_replica(const cJSON *r, const char *version)
 {
-    printf("    %-28s %-9s pid %-7ld in flight %-5ld restarts %ld\n", text_of(r, "replica_id"),
+    const char *own = text_of(r, "version");
+    printf("    %-28s %-9s pid %-7ld in flight %-5ld restarts %ld", text_of(r, "replica_id"),
            text_of(r, "state"), number_of(r, "pid"), number_of(r, "num_ongoing_requests"),
            number_of(r, "restarts"));
+    if (strcmp(own, version) != 0)
+        printf("  version %s", own);
+    putchar('\n');
     const cJSON *wait = get(r, "restart_in_s");
     if (wait)
         printf("      starts again in %.1f s\n", wait->valuedouble);
@@ -105,10 +110,19 @@ static void print_deployment(const cJSON *d)
     long running = 0;
     cJSON_ArrayForEach(r, replicas) running +=
         cJSON_GetStringValue(get(r, "state")) && *text_of(r, "state") == 'R';
-    printf("  %s  %s  plugin %s  replicas %ld of %ld  max_ongoing_requests %ld\n",
-           text_of(d, "name"), text_of(d, "status"), text_of(d, "plugin"), running,
-           number_of(d, "target_num_replicas"), number_of(conf, "max_ongoing_requests"));
-    cJSON_ArrayForEach(r, replicas) print_replica(r);
+    printf("  %s  %s  plugin %s  version %s  replicas %ld of %ld  max_ongoing_requests %ld\n",
+           text_of(d, "name"), text_of(d, "status"), text_of(d, "plugin"), text_of(d, "version"),
+           running, number_of(d, "target_num_replicas"), number_of(conf, "max_ongoing_requests"));
+    print_said("    ", "scaling", d, "scaling");
+    cJSON_ArrayForEach(r, replicas) print_replica(r, text_of(d, "version"));
+}
+
+static void print_upgrade(const cJSON *up)
+{
+    if (cJSON_IsTrue(get(up, "under_way")))
+        printf("going over to %s\n", text_of(up, "path"));
+    else if (up && *text_of(up, "error"))
+        printf("did not go over to %s: %s\n", text_of(up, "path"), text_of(up, "error"));
 }
 
 static void print_all(const cJSON *j)
@@ -118,6 +132,9 @@ static void print_all(const cJSON *j)
            text_of(http, "host"), number_of(http, "port"), number_of(j, "supervisor_pid"),
            number_of(get(j, "controller_info"), "pid"),
            number_of(get(j, "controller_info"), "restarts"), text_of(j, "state_dir"));
+    printf("build %s\n", text_of(get(j, "controller_info"), "build"));
+    print_said("", "nothing can be changed", j, "store_error");
+    print_upgrade(get(j, "upgrade"));
     cJSON_ArrayForEach(it, get(j, "proxies"))
         printf("%-32s %-9s pid %-7ld in flight %-5ld restarts %ld\n", text_of(it, "name"),
                text_of(it, "status"), number_of(it, "pid"), number_of(it, "num_ongoing_requests"),

@@ -253,10 +253,28 @@ def test_everything_over_an_address(server):
     assert names(server) == set()
 
 
+def test_references_travel_over_an_address(server):
+    """It is the server that looks them up, whatever the client's environment says."""
+    path = server.folder / "b.yaml"
+    path.write_text(
+        "applications:\n- name: b\n  route_prefix: /b\n  plugin: fake_run\n  deployments:\n"
+        "  - name: b\n    num_replicas: ${SALVER_TEST_NUMBER:-2}\n"
+        "    config: {live: \"${SALVER_TEST_TEXT:-the server's}\"}\n"
+    )
+    address = f"http://127.0.0.1:{server.command[-1]}"
+    env = {"SALVER_TEST_TEXT": "the client's", "SALVER_TEST_NUMBER": "1"}
+    got = salver(None, "deploy", path, "--address", address, "--wait=30", env=env)
+    assert got.returncode == 0, got.stderr
+    assert json.loads(server.get("/b").body)["live"] == "the server's"
+    assert len(pid(server, "b")) == 2
+
+
 def start(folder, port, *words):
     log = open(folder / "log", "ab")  # pylint: disable=consider-using-with
     command = [SALVER, "serve", *words, "--state", folder / "state", "--port", port,
                "--admin-port", 0, "--plugins", TEST_PLUGINS]  # fmt: skip
+    if port is None:
+        command = command[:-6] + command[-4:]
     with log:
         return subprocess.Popen([str(w) for w in command], stdout=log, stderr=log)
 
@@ -318,3 +336,29 @@ def test_serve_with_a_file_deploys_it_once(tmp_path):
         assert get(port, "/b") == 404
     finally:
         stop(process)
+
+
+def test_resuming_listens_where_the_file_said(tmp_path):
+    port = free_port()
+    file = tmp_path / "app.yaml"
+    http = {"host": "127.0.0.1", "port": port, "num_ingress": 2}
+    file.write_text(json.dumps({"http_options": http, "applications": [fake("a")]}))
+    for words in ([file], []):
+        process = start(tmp_path, None, *words)
+        try:
+            wait_for("a answers", START_S, lambda: get(port, "/a") == 200)
+            got = salver(None, "status", "--json", "--state", tmp_path / "state")
+            assert len(json.loads(got.stdout)["proxies"]) == 2
+            again = salver(None, "serve", "--state", tmp_path / "state", "--port", free_port())
+            assert again.returncode == 1 and f"pid {process.pid}" in again.stderr
+        finally:
+            stop(process)
+    http["host"] = "0.0.0.0"
+    file.write_text(json.dumps({"http_options": http, "applications": [fake("a")]}))
+    process = start(tmp_path, None, file, "--host", "127.0.0.1")
+    try:
+        wait_for("a answers", START_S, lambda: get(port, "/a") == 200)
+    finally:
+        stop(process)
+    got = salver(None, "serve", "--state", tmp_path / "state")
+    assert got.returncode == 2 and "--allow-unauthenticated" in got.stderr
