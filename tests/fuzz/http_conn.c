@@ -36,6 +36,8 @@ static void on_head(void *ctx, struct http_msg *m)
     struct run *r = ctx;
     buf_printf(&r->events, "head %s %s %u\n", m->method, m->path, m->n_headers);
     m->streaming = m->path[1] == 's';
+    m->watched = m->path[1] == 'w'; // then an S in it makes it stream
+    r->hash = 1;
     if (m->path[1] == 'r')
         http_reply_error(m, -403, "refused", NULL, m->request_id, 1);
 }
@@ -56,10 +58,17 @@ static void add(struct run *r, const char *p, size_t n)
         r->hash = r->hash * 31 + (unsigned char)p[i];
 }
 
+static void on_more(void *ctx, struct http_msg *m)
+{
+    (void)ctx;
+    CHECK(m->watched && !m->streaming && buf_len(&m->body) == m->body_bytes);
+    if (memchr(buf_head(&m->body), 'S', buf_len(&m->body)))
+        http_msg_stream(m);
+}
+
 static void on_request(void *ctx, struct http_msg *m)
 {
     struct run *r = ctx;
-    r->hash = 1;
     if (m->streaming)
         return;
     add(r, buf_head(&m->body), buf_len(&m->body));
@@ -97,6 +106,7 @@ static const char *on_bad(void *ctx, struct http_msg *m, const char *peer, int c
 }
 
 static const struct http_handler handler = {.on_head = on_head,
+                                            .on_more = on_more,
                                             .on_request = on_request,
                                             .on_body = on_body,
                                             .on_gone = on_gone,
