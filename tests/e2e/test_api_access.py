@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 from harness import SALVER, Server, application, free_port, read_answer, request, wait_for
@@ -183,6 +184,24 @@ def test_a_port_that_is_taken_is_a_warning(tmp_path, server):
     assert "fake" in json.loads(request(taken, "/status").body)["applications"]
 
 
+def test_a_port_that_comes_free_is_taken(tmp_path):
+    """As when the control before this one is still on its way out."""
+    with closing(socket.socket()) as holder:
+        port = free_port()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        with Server(tmp_path, [application("fake", "fake_run")], admin_port=port) as server:
+            assert not answers_to_us(server, port)
+            holder.close()
+            wait_for("the admin API on TCP", 5, lambda: answers(port))
+            assert "does not listen" not in server.log()
+
+
+def answers_to_us(server, port):
+    return f"listens on 127.0.0.1, port {port}" in server.log()
+
+
 def test_port_0_is_none(tmp_path):
     with Server(tmp_path, [application("fake", "fake_run")]) as server:
         tables = [open(f"/proc/net/{n}", encoding="ascii").read() for n in ("tcp", "tcp6")]
@@ -222,3 +241,14 @@ def test_status_over_an_address(server):
             env={**os.environ, **env},
         )
         assert "fake" in json.loads(got.stdout)["applications"]
+
+
+def test_upgrades_are_asked_for_on_the_socket_alone(server):
+    head = (
+        "POST /api/upgrade HTTP/1.1\nhost: localhost\ncontent-type: application/json\n"
+        "content-length: 20"
+    )
+    got = ask(admin_port(server), head, b'{"path": "/nowhere"}')
+    assert got.status == 403 and "socket" in message(got)
+    status, body = server.admin("POST", "/api/upgrade", {"path": "nowhere"})
+    assert status == 400 and "ABSOLUTE" in body["error"]["message"]
