@@ -73,10 +73,11 @@ static int read_texts(struct orders *o, const cJSON *tree, struct err *err)
     return 0;
 }
 
+// None is below 0 but a fallback.
 static double number(const cJSON *tree, const char *key, double fallback, double max)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(tree, key);
-    double n = cJSON_IsNumber(v) ? v->valuedouble : fallback;
+    double n = cJSON_IsNumber(v) && v->valuedouble >= 0 ? v->valuedouble : fallback;
     return n < max ? n : max;
 }
 

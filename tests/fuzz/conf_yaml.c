@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/err.h"
 #include "conf/app.h"
+#include "conf/diff.h"
 
 #include <cjson/cJSON.h>
 #include <string.h>
@@ -28,6 +29,17 @@ static bool dump(const char *p, size_t n, struct buf *out)
     return ok;
 }
 
+static void check_warmups(const struct conf_deployment *d)
+{
+    struct buf json = {0};
+    conf_warmups_json(d, &json);
+    cJSON *tree = cJSON_Parse(buf_cstr(&json));
+    CHECK(cJSON_IsArray(tree) && cJSON_GetArraySize(tree) == (int)d->n_warmups);
+    CHECK(buf_len(&json) < CONF_FILE_MAX * 4);
+    cJSON_Delete(tree);
+    buf_finish(&json);
+}
+
 static void check_each(const char *p, size_t n)
 {
     static const char options[] =
@@ -41,6 +53,8 @@ static void check_each(const char *p, size_t n)
             const struct conf_deployment *d = &f.apps[i].deployments[f.apps[i].active];
             const char *json = NULL;
             CHECK(d->name && d->plugin && cJSON_IsObject(d->config));
+            check_warmups(d);
+            CHECK(conf_diff(&f.apps[i], d, &f.apps[i], d, options, NULL, 0) == 0);
             if (conf_check_options(&f, d, options, &json, NULL) < 0)
                 continue;
             cJSON *tree = cJSON_Parse(json);
