@@ -137,7 +137,7 @@ static struct scale_out asleep(struct scale *s, uint64_t now_ns)
 }
 
 // When it may go down, and what holds it longest.
-static uint64_t down_due(const struct scale *s, uint32_t running, enum scale_why *why)
+static uint64_t down_due(const struct scale *s, enum scale_why *why)
 {
     const struct scale_conf *c = &s->conf;
     bool zero = s->target == 1;
@@ -147,11 +147,6 @@ static uint64_t down_due(const struct scale *s, uint32_t running, enum scale_why
     if (s->hold_ns > due) {
         due = s->hold_ns;
         *why = SCALE_WAITS_PAST;
-    }
-    uint64_t patience = s->raised_ns + ns_of(SCALE_START_S);
-    if (running == 0 && patience > due) {
-        due = patience;
-        *why = SCALE_WAITS_START;
     }
     return due;
 }
@@ -164,15 +159,19 @@ struct scale_out scale_decide(struct scale *s, uint32_t running, uint64_t now_ns
     uint32_t low = step(s, desired(s, &s->down, now_ns));
     low = low < high ? high : low;
     s->above_ns = since(s->above_ns, high > s->target, now_ns);
-    s->below_ns = since(s->below_ns, low < s->target, now_ns);
+    uint64_t patience = s->raised_ns + ns_of(SCALE_START_S);
+    bool starts = running == 0 && now_ns < patience;
+    s->below_ns = since(s->below_ns, low < s->target && !starts, now_ns);
     if (high > s->target) {
         uint64_t due = s->above_ns + ns_of(s->conf.up_delay_s);
         return due <= now_ns ? turn_to(s, high, SCALE_UP, now_ns)
                              : wait_until(s, due, SCALE_WAITS_UP, now_ns);
     }
+    if (low < s->target && starts)
+        return wait_until(s, patience, SCALE_WAITS_START, now_ns);
     if (low < s->target) {
         enum scale_why why;
-        uint64_t due = down_due(s, running, &why);
+        uint64_t due = down_due(s, &why);
         return due <= now_ns ? turn_to(s, low, SCALE_DOWN, now_ns)
                              : wait_until(s, due, why, now_ns);
     }

@@ -16,9 +16,10 @@
  *           for ever), and not while the shorter average still asks for as many as there are.
  *   zero    from 1 alone, after to_zero_delay. From zero: at the first waiting request, at once,
  *           to ceil(up_factor) replicas.
- *   start   while none runs at all, fewer are not wanted before SCALE_START_S: a client that gave
- * up does not stop the start for the next one. adopt   a new control knows no past: nothing goes
- * down before it has seen look_back of it.
+ *   start   while none runs at all, fewer are not wanted before SCALE_START_S, and the delay counts
+ *           from the first that runs: a client that gave up does not stop the start for the next
+ *           one, and when it comes again a moment later there is somebody.
+ *   adopt   a new control knows no past: nothing goes down before it has seen look_back of it.
  *
  * Pure    no clock, no allocation; about 17 KiB a deployment.
  * Time    `now_ns` never goes back.

@@ -148,12 +148,15 @@ static void add_models(cJSON *j, const struct deploy *d)
         cJSON_AddNullToObject(j, "queue_gauge");
 }
 
-// To an ingress DEPLOY_FAILED means that nobody will answer; a version that serves on does.
+// To an ingress DEPLOY_FAILED means that nobody will answer. A version that serves on does; one
+// that was healthy, slept, and keeps failing to start does not.
 static const char *state_for_ingress(const struct deploy *d)
 {
     const struct deployment_sum sum = deploy_sum(d);
     enum deployment_state state = deployment_state_of(&sum);
     bool serves = d->rolled_back && (d->target || replicas_serve(d));
+    if (state == DS_UNHEALTHY && sum.running == 0 && sum.failing > 0)
+        return application_state_name(DS_DEPLOY_FAILED);
     return state == DS_DEPLOY_FAILED && serves ? "RUNNING" : application_state_name(state);
 }
 

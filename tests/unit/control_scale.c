@@ -49,6 +49,7 @@ static const struct row {
     {"zero only from one", {0, 5, 4, 2, 1, 0, 10, 60, 1, 1, 0}, 1, "", 200, "4@0 1@10 0@70.1"},
     {"a request that waits keeps one", {0, 5, 0, 2, 30, 0, 10, 0, 1, 1, 2}, 1, "1@10 0@20 1@20.5 0@25", 100, "0@0 1@10 0@20 1@20.5 0@25"},
     {"who gave up does not stop the start", {0, 5, 0, 2, 1, 0, 0, 0, 1, 1, 0}, 60, "1@10 0@12", 100, "0@0 1@10 0@70"},
+    {"and when it comes again one runs", {0, 5, 0, 2, 1, 0, 10, -1, 1, 1, 0}, 60, "1@10 0@12", 100, "0@0 1@10 0@80"},
     {"a start that never ends does not stay for ever", {0, 5, 0, 2, 1, 0, 0, 0, 1, 1, 0}, 9999, "1@10 0@12", 2000, "0@0 1@10 0@610"},
     // Ray's PR 61731: factor 2 ran to max while replicas were starting.
     {"no runaway without load", {1, 20, 2, 2, 30, 0, 600, -1, 2, 1, 0}, 60, "", 300, "2@0"},
