@@ -114,19 +114,24 @@ async def ask(port, path, body=None, timeout=120):
 
 
 class Burst(threading.Thread):
-    """Requests that are all sent at once; replies() waits for them."""
+    """Requests that are all sent at once; replies() waits for them, `open` of them are not answered."""
 
     def __init__(self, port, path, bodies, timeout=120):
         super().__init__(daemon=True)
         self.args = port, path, list(bodies), timeout
-        self.found, self.failed = None, None
+        self.found, self.failed, self.open = None, None, len(self.args[2])
         self.start()
 
     def run(self):
         port, path, bodies, timeout = self.args
 
+        async def one(body):
+            reply = await ask(port, path, body, timeout)
+            self.open -= 1
+            return reply
+
         async def all_of_them():
-            return await asyncio.gather(*(ask(port, path, b, timeout) for b in bodies))
+            return await asyncio.gather(*map(one, bodies))
 
         try:
             self.found = asyncio.run(all_of_them())
