@@ -16,6 +16,9 @@ int os_memfd(const char *name, size_t size, struct err *err);
 // Maps a whole memfd read-write and shared after checking that its size is `size` and sealed.
 int os_memfd_map(int fd, size_t size, void **ret, struct err *err);
 
+// A memory file with that content, sealed against every change, close-on-exec.
+int os_sealed(const char *name, const void *p, size_t n, struct err *err);
+
 int os_socketpair(int fds[2], struct err *err); // SOCK_STREAM, non-blocking, close-on-exec
 int os_pipe(int fds[2], struct err *err);       // non-blocking reading end, close-on-exec both
 // A Unix stream socket `name` in the folder `dir`, whose path may be longer than an address holds.

@@ -67,6 +67,25 @@ int os_memfd_map(int fd, size_t size, void **ret, struct err *err)
     return 0;
 }
 
+int os_sealed(const char *name, const void *p, size_t n, struct err *err)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    size_t done = 0;
+    while (fd >= 0 && done < n) {
+        ssize_t put = write(fd, (const char *)p + done, n - done);
+        if (put < 0 && errno != EINTR)
+            break;
+        done += put > 0 ? (size_t)put : 0;
+    }
+    if (fd >= 0 && done == n && fcntl(fd, F_ADD_SEALS, seals | F_SEAL_WRITE) == 0)
+        return fd;
+    int why = errno;
+    if (fd >= 0)
+        close(fd);
+    return err_set(err, SV_E_INTERNAL, "writing the memory file '%s' of %zu bytes: %s", name, n,
+                   err_errno(why));
+}
+
 int os_socketpair(int fds[2], struct err *err)
 {
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)

@@ -15,9 +15,10 @@
 #include <unistd.h>
 
 enum {
-    LINK_READ = 256 << 10,   // bytes asked for in one recvmsg
-    LINK_SNDBUF = 512 << 10, // bytes; what the kernel cuts this to is fine
-    LINK_KEEP_MAX = 1 << 20, // bytes of an empty buffer that are kept for the next burst
+    LINK_READ = 256 << 10,    // bytes asked for in one recvmsg
+    LINK_SNDBUF = 512 << 10,  // bytes; what the kernel cuts this to is fine
+    LINK_PIECE_MAX = 1 << 20, // bytes of one piece of what is unsent
+    LINK_KEEP_MAX = 1 << 20,  // bytes of an empty buffer that are kept for the next burst
     LINK_IN_FDS = ARRAY_LEN(((struct link *)0)->in_fds),
 };
 
@@ -57,8 +58,8 @@ static void watch(struct link *l, int events)
     CHECK(uv_poll_start(&l->poll, events, on_poll) == 0);
 }
 
-int link_open(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, enum wire_role role,
-              const char *name, const struct link_ops *ops, void *ctx, struct err *err)
+static int open_link(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd,
+                     const struct link_ops *ops, void *ctx, struct err *err)
 {
     *l = (struct link){.fd = own_fd, .turn = turn, .ops = ops, .ctx = ctx};
     l->item.run = on_turn_item;
@@ -68,12 +69,52 @@ int link_open(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, en
     if (rc < 0)
         return err_set(err, SV_E_INTERNAL, "watching the link %d: %s", own_fd, uv_strerror(rc));
     watch(l, UV_READABLE | UV_DISCONNECT);
+    return 0;
+}
+
+int link_open(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, enum wire_role role,
+              const char *name, const struct link_ops *ops, void *ctx, struct err *err)
+{
+    int rc = open_link(l, loop, turn, own_fd, ops, ctx, err);
+    if (rc < 0)
+        return rc;
     wire_put_hello(
         &l->out, 0, 0,
         &(struct wire_hello){
             .version = WIRE_VERSION, .role = role, .pid = (uint64_t)getpid(), .name = name});
     link_kick(l);
     return 0;
+}
+
+int link_resume(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, bool greeted,
+                const char *peer_name, const struct link_ops *ops, void *ctx, struct err *err)
+{
+    int rc = open_link(l, loop, turn, own_fd, ops, ctx, err);
+    if (rc < 0)
+        return rc;
+    l->greeted = greeted;
+    snprintf(l->peer_name, sizeof l->peer_name, "%s", peer_name);
+    return 0;
+}
+
+bool link_unsent(struct link *l, struct link_piece *p)
+{
+    size_t n = buf_len(&l->out), end = n;
+    if (p->at >= n || l->ended || l->closing || l->deaf)
+        return false;
+    p->fds = NULL;
+    p->n_fds = 0;
+    if (p->at_fds < l->n_out_fds && l->out_fds[p->at_fds].at - l->out_sent == p->at) {
+        p->fds = l->out_fds[p->at_fds].fds;
+        p->n_fds = l->out_fds[p->at_fds++].n;
+    }
+    if (p->at_fds < l->n_out_fds)
+        end = (size_t)(l->out_fds[p->at_fds].at - l->out_sent);
+    if (end - p->at > LINK_PIECE_MAX)
+        end = p->at + LINK_PIECE_MAX;
+    p->bytes = (struct bytes){buf_head(&l->out) + p->at, end - p->at};
+    p->at = end;
+    return true;
 }
 
 // The one place where a link ends; after on_closed nothing of l may be used but `closing`.

@@ -60,6 +60,18 @@ struct link {
 // Takes own_fd. `name` is this process's, for HELLO.
 int link_open(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, enum wire_role role,
               const char *name, const struct link_ops *ops, void *ctx, struct err *err);
+// The same link in a program that took this one's place by exec: HELLO was said. What was unsent is
+// put again, what was unread goes to the end of `in`, then link_kick.
+int link_resume(struct link *l, uv_loop_t *loop, struct turn *turn, int own_fd, bool greeted,
+                const char *peer_name, const struct link_ops *ops, void *ctx, struct err *err);
+struct link_piece { // of what is unsent; zeroed before the first
+    struct bytes bytes;
+    const int *fds; // that go with its first byte
+    int n_fds;
+    size_t at, at_fds; // where the next one begins
+};
+bool link_unsent(struct link *l, struct link_piece *p); // the next piece; false: no more
+
 void link_kick(struct link *l);                               // there is something in link->out
 void link_put_fds(struct link *l, const int *own_fds, int n); // belongs to the next frame put
 void link_flush(struct link *l);                              // now, without waiting for the turn
