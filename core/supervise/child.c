@@ -29,6 +29,7 @@ static void close_ends(struct ends *e);
 static int spawn(const struct child_start *start, const struct ends *e, pid_t *ret_pid,
                  struct err *err);
 static int hold(struct child *c, const struct child_start *start, struct ends *e, struct err *err);
+static void watch_process(struct child *c, uv_loop_t *loop);
 static int watch(struct child *c, const struct child_start *start, int own_socket, struct err *err);
 static void fill_page(struct child *c);
 static void say_boot(struct child *c, const struct child_start *start);
@@ -172,10 +173,47 @@ static int watch(struct child *c, const struct child_start *start, int own_socke
                        "supervisor", &link_ops, c, err);
     if (rc < 0)
         return rc;
-    uv_timer_init(start->loop, &c->mute);
-    CHECK(uv_poll_init(start->loop, &c->watch, c->pidfd) == 0);
+    watch_process(c, start->loop);
+    return 0;
+}
+
+static void watch_process(struct child *c, uv_loop_t *loop)
+{
+    uv_timer_init(loop, &c->mute);
+    CHECK(uv_poll_init(loop, &c->watch, c->pidfd) == 0);
     CHECK(uv_poll_start(&c->watch, UV_READABLE, on_watch) == 0);
-    c->handles = 3;
+    c->handles = 3; // with the link's
+}
+
+int child_resume(const struct child_start *start, const struct wire_living *m, struct child **ret,
+                 struct err *err)
+{
+    struct child *c = xcalloc(1, sizeof *c);
+    c->id = m->child_id;
+    c->role = (enum wire_role)m->role;
+    c->generation = m->generation;
+    c->place = m->place;
+    c->started_ns = m->started_ns;
+    c->pid = (pid_t)m->pid;
+    c->adopted = m->adopted != 0;
+    c->retired = m->retired != 0;
+    c->pidfd = m->pidfd;
+    c->page_fd = m->page_fd;
+    c->output_fd = m->output_fd;
+    c->ops = start->ops;
+    c->ctx = start->ctx;
+    snprintf(c->name, sizeof c->name, "%s", m->name);
+    buf_put(&c->peers, m->peers.p, m->peers.n);
+    int rc = page_map(c->page_fd, &c->page, err);
+    if (rc == 0)
+        rc = link_resume(&c->link, start->loop, start->turn, m->channel_fd, m->greeted != 0,
+                         c->name, &link_ops, c, err);
+    if (rc < 0) { // nothing goes on: the process ends
+        xfree(c);
+        return err_ctx(err, "going on with %s", m->name);
+    }
+    watch_process(c, start->loop);
+    *ret = c;
     return 0;
 }
 

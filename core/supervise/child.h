@@ -84,5 +84,10 @@ int child_introduce(struct child *guest, const struct wire_orphan *m, int own_pa
 void child_adopt(struct child *guest, const struct child_ops *ops, void *ctx); // says ADOPTED
 void child_forget(struct child *guest); // closes it without its end
 
+// A child of ours, as the program that was in our place before wrote it down. Takes its
+// descriptors.
+int child_resume(const struct child_start *start, const struct wire_living *m, struct child **ret,
+                 struct err *err);
+
 void child_kill(struct child *c, int sig); // SIGKILL goes to its whole process group
 void child_close(struct child *c);         // after on_end

@@ -146,6 +146,47 @@ void keep_grave(struct supervisor *s, const struct wire_held *who, int own_page)
     g->former = true;
 }
 
+int keep_resume_child(struct supervisor *s, const struct wire_living *m, struct child **ret,
+                      struct err *err)
+{
+    const struct child_start start = {.loop = &s->loop, .turn = &s->turn, .ops = &ops, .ctx = s};
+    int rc = child_resume(&start, m, ret, err);
+    if (rc == 0)
+        list_push(&s->children, &(*ret)->node);
+    return rc;
+}
+
+void keep_resume_spec(struct supervisor *s, const struct wire_kept *m)
+{
+    struct spec *spec = add_spec(s, m->name, (enum wire_role)m->role);
+    spec->place = m->place;
+    spec->restart = m->restart != 0;
+    spec->generation = m->generation;
+    spec->child = m->child ? keep_find(s, m->child) : NULL;
+    spec->ends.n = (uint32_t)(m->ends.n / sizeof(uint64_t));
+    spec->ends.next = spec->ends.n % RESTART_BURST;
+    spec->ends.wait_ns = m->wait_ns;
+    memcpy(spec->ends.ends_ns, m->ends.p, m->ends.n);
+    buf_put(&spec->orders, m->orders.p, m->orders.n);
+    if (m->start_in_ms >= 0)
+        uv_timer_start(&spec->timer, on_timer, (uint64_t)m->start_in_ms, 0);
+}
+
+void keep_resume_grave(struct supervisor *s, const struct wire_grave *m)
+{
+    struct grave *g = add_grave(s);
+    snprintf(g->name, sizeof g->name, "%s", m->name);
+    g->child_id = m->child_id;
+    g->role = (enum wire_role)m->role;
+    g->generation = m->generation;
+    g->signal = m->signal;
+    g->status = m->status;
+    g->restart_in_ms = m->restart_in_ms;
+    g->former = m->former != 0;
+    g->page_fd = m->page_fd;
+    buf_put(&g->output, m->output.p, m->output.n);
+}
+
 void keep_close(struct supervisor *s)
 {
     list_for_each_safe (n, &s->specs)
@@ -194,7 +235,7 @@ static struct spec *find_spec(struct supervisor *s, const char *name)
 static int check_room(struct supervisor *s, const char *name, const struct spec *old, size_t bytes,
                       struct err *err)
 {
-    size_t have = 0;
+    size_t have = 0, own = bytes;
     list_for_each (n, &s->specs) {
         const struct spec *spec = CONTAINER_OF(n, struct spec, node);
         bytes += spec == old ? 0 : buf_len(&spec->orders);
@@ -208,6 +249,11 @@ static int check_room(struct supervisor *s, const char *name, const struct spec 
                        "'%s' is not started: %zu processes are kept running "
                        "(at most %d)",
                        name, have, KEEP_SPECS_MAX);
+    if (own > KEEP_ORDERS_EACH)
+        return err_set(err, SV_E_OVERLOADED,
+                       "'%s' is not started: its orders have %zu bytes "
+                       "(at most %d)",
+                       name, own, KEEP_ORDERS_EACH);
     if (bytes > KEEP_ORDERS_MAX)
         return err_set(err, SV_E_OVERLOADED,
                        "'%s' is not started: the orders of all processes "

@@ -16,6 +16,7 @@
 enum {
     KEEP_GRAVES_MAX = 256,
     KEEP_SPECS_MAX = 4096,
+    KEEP_ORDERS_EACH = WIRE_FRAME_MAX - (64 << 10), // bytes: they fit into ORPHAN and KEPT
     KEEP_ORDERS_MAX = 32 << 20 // bytes of orders of all specs: the answer to LIST holds them all
 };
 enum { RESTART_RETIRED = -2 }; // died.restart_in_ms
@@ -62,6 +63,12 @@ void keep_adopt(struct supervisor *s, struct child *guest, struct bytes orders, 
 // own_page.
 void keep_adopt_dead(struct supervisor *s, struct child *guest);
 void keep_grave(struct supervisor *s, const struct wire_held *who, int own_page);
+
+// What the program that was in our place before had written down (resume.c).
+int keep_resume_child(struct supervisor *s, const struct wire_living *m, struct child **ret,
+                      struct err *err);
+void keep_resume_spec(struct supervisor *s, const struct wire_kept *m); // after the children
+void keep_resume_grave(struct supervisor *s, const struct wire_grave *m);
 
 struct bytes keep_orders(const struct spec *spec);                // borrowed until its next orders
 struct child *keep_find(struct supervisor *s, uint64_t child_id); // NULL: gone

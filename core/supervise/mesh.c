@@ -13,15 +13,6 @@
 
 enum { MESH_RETRY_MS = 1, MESH_FDS_WAITING_MAX = 12 }; // frames with descriptors in one channel
 
-enum job_kind { JOB_PAIR, JOB_PAGE, JOB_DIED };
-struct job {
-    struct list node; // supervisor.jobs
-    enum job_kind kind;
-    uint64_t to, about; // child ids; JOB_DIED: about a grave
-};
-
-static void add(struct supervisor *s, enum job_kind kind, uint64_t to, uint64_t about);
-static void pump(struct supervisor *s);
 static void on_timer(uv_timer_t *h);
 static bool work(struct supervisor *s, const struct job *j); // false: later
 static bool has_room(struct child *c);
@@ -56,21 +47,21 @@ void mesh_join(struct supervisor *s, struct child *c)
         if (other == c || other->ended)
             continue;
         if (wants_link(c, other))
-            add(s, JOB_PAIR, c->id, other->id);
+            mesh_add(s, JOB_PAIR, c->id, other->id);
         if (other->role == ROLE_INGRESS && sums_pages(c))
-            add(s, JOB_PAGE, c->id, other->id);
+            mesh_add(s, JOB_PAGE, c->id, other->id);
         if (c->role == ROLE_INGRESS && sums_pages(other))
-            add(s, JOB_PAGE, other->id, c->id);
+            mesh_add(s, JOB_PAGE, other->id, c->id);
     }
-    pump(s);
+    mesh_go_on(s);
 }
 
 void mesh_say_died(struct supervisor *s, const struct grave *g)
 {
     if (!s->control || !s->control_listed)
         return;
-    add(s, JOB_DIED, s->control->id, g->child_id);
-    pump(s);
+    mesh_add(s, JOB_DIED, s->control->id, g->child_id);
+    mesh_go_on(s);
 }
 
 void mesh_close(struct supervisor *s)
@@ -82,7 +73,7 @@ void mesh_close(struct supervisor *s)
     uv_close((uv_handle_t *)&s->mesh_timer, NULL);
 }
 
-static void add(struct supervisor *s, enum job_kind kind, uint64_t to, uint64_t about)
+void mesh_add(struct supervisor *s, enum job_kind kind, uint64_t to, uint64_t about)
 {
     struct job *j = xcalloc(1, sizeof *j);
     j->kind = kind;
@@ -91,7 +82,7 @@ static void add(struct supervisor *s, enum job_kind kind, uint64_t to, uint64_t 
     list_push(&s->jobs, &j->node);
 }
 
-static void pump(struct supervisor *s)
+void mesh_go_on(struct supervisor *s)
 {
     list_for_each_safe (n, &s->jobs) {
         struct job *j = CONTAINER_OF(n, struct job, node);
@@ -106,7 +97,7 @@ static void pump(struct supervisor *s)
 
 static void on_timer(uv_timer_t *h)
 {
-    pump(CONTAINER_OF(h, struct supervisor, mesh_timer));
+    mesh_go_on(CONTAINER_OF(h, struct supervisor, mesh_timer));
 }
 
 static bool work(struct supervisor *s, const struct job *j)

@@ -4,17 +4,19 @@
 #include "base/err.h"
 #include "obs/log.h"
 #include "supervise/mesh.h"
+#include "supervise/upgrade.h"
 
 #include <signal.h>
 #include <string.h>
 
 typedef int obey_fn(struct supervisor *s, const struct wire_frame *f, struct err *err);
 
-static obey_fn on_spec, on_retire, on_kill, on_list, on_buried, on_replace;
+static obey_fn on_spec, on_retire, on_kill, on_list, on_buried, on_replace, on_upgrade;
 
 static obey_fn *const table[] = {
-    [WIRE_spec] = on_spec, [WIRE_retire] = on_retire, [WIRE_kill] = on_kill,
-    [WIRE_list] = on_list, [WIRE_buried] = on_buried, [WIRE_replace] = on_replace,
+    [WIRE_spec] = on_spec,       [WIRE_retire] = on_retire, [WIRE_kill] = on_kill,
+    [WIRE_list] = on_list,       [WIRE_buried] = on_buried, [WIRE_replace] = on_replace,
+    [WIRE_upgrade] = on_upgrade,
 };
 
 void obey_frame(struct child *c, struct wire_frame *f)
@@ -134,5 +136,15 @@ static int on_replace(struct supervisor *s, const struct wire_frame *f, struct e
     int rc = wire_get_replace(f, &m, err);
     if (rc == 0)
         keep_replace(s, m.name);
+    return rc;
+}
+
+static int on_upgrade(struct supervisor *s, const struct wire_frame *f, struct err *err)
+{
+    struct wire_upgrade m;
+    struct err why;
+    int rc = wire_get_upgrade(f, &m, err);
+    if (rc == 0 && upgrade_begin(s, m.path, &why) < 0)
+        upgrade_answer(s, why.code, why.msg);
     return rc;
 }

@@ -11,7 +11,9 @@
 #include "supervise/kin.h"
 #include "supervise/lock.h"
 #include "supervise/mesh.h"
+#include "supervise/resume.h"
 #include "supervise/stop.h"
+#include "supervise/upgrade.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -23,11 +25,12 @@ enum { EXIT_USAGE = 2, READY_POLL_MS = 5, SILENT_POLL_MS = 5000 };
 
 struct args {
     const char *state, *host, *orders;
-    int64_t port, ingress, grace_ms;
+    int64_t port, ingress, grace_ms, check_fd, resume_fd;
 };
 
 static int read_args(int argc, char **argv, struct args *a, struct err *err);
 static void start_logging(void);
+static int init(struct supervisor *s, struct err *err);
 static int open_all(struct supervisor *s, const struct args *a, struct err *err);
 static void watch(struct supervisor *s);
 static int begin(struct supervisor *s, struct err *err);
@@ -47,12 +50,17 @@ int supervisor_main(int argc, char **argv)
         fprintf(stderr, "salver: supervisor: %s\n", err.msg);
         return EXIT_USAGE;
     }
-    if (open_all(&s, &a, &err) < 0) {
-        fprintf(stderr, "salver: %s\n", err.msg);
-        return EXIT_FAILURE;
+    if (a.check_fd >= 0)
+        return resume_check((int)a.check_fd);
+    bool resumes = a.resume_fd >= 0;
+    int rc = init(&s, &err);
+    if (rc == 0)
+        rc = resumes ? resume_open(&s, (int)a.resume_fd, &err) : open_all(&s, &a, &err);
+    if (rc == 0) {
+        watch(&s);
+        rc = resumes ? resume_go_on(&s, &err) : begin(&s, &err);
     }
-    watch(&s);
-    if (begin(&s, &err) < 0) {
+    if (rc < 0) {
         fprintf(stderr, "salver: %s\n", err.msg);
         return EXIT_FAILURE;
     }
@@ -64,7 +72,7 @@ int supervisor_main(int argc, char **argv)
 
 static int read_args(int argc, char **argv, struct args *a, struct err *err)
 {
-    *a = (struct args){.orders = "{}"};
+    *a = (struct args){.orders = "{}", .check_fd = -1, .resume_fd = -1};
     int rc = 0;
     for (int i = 0; rc == 0 && i < argc; i += 2) {
         const char *key = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
@@ -82,10 +90,14 @@ static int read_args(int argc, char **argv, struct args *a, struct err *err)
             rc = str_to_i64(value, &a->ingress, err);
         else if (strcmp(key, "--grace-ms") == 0)
             rc = str_to_i64(value, &a->grace_ms, err);
+        else if (strcmp(key, "--check") == 0)
+            rc = str_to_i64(value, &a->check_fd, err);
+        else if (strcmp(key, "--resume") == 0)
+            rc = str_to_i64(value, &a->resume_fd, err);
         else
             rc = err_set(err, -400, "unknown argument %s", key);
     }
-    if (rc < 0)
+    if (rc < 0 || ((a->check_fd >= 0) != (a->resume_fd >= 0) && argc == 2))
         return rc;
     if (!a->state || !a->host || a->port < 0 || a->port > UINT16_MAX || a->ingress < 1 ||
         a->ingress > LISTENER_MAX || a->grace_ms < 0 || a->grace_ms > UINT32_MAX / 2)
@@ -126,16 +138,8 @@ static void tell_port(uint16_t port)
     setenv("SALVER_PORT", text, 1);
 }
 
-static int open_all(struct supervisor *s, const struct args *a, struct err *err)
+static int init(struct supervisor *s, struct err *err)
 {
-    s->state_dir = a->state;
-    s->host = a->host;
-    s->orders = a->orders;
-    s->grace_ms = (uint32_t)a->grace_ms;
-    // No child of an earlier supervisor has such an id: it had started fewer than one in a us.
-    s->next_child_id = clock_now_ns() / NS_PER_US + 1;
-    s->want_port = (uint16_t)a->port;
-    s->want_ingress = (uint32_t)a->ingress;
     s->fold_fd = -1;
     listeners_init(&s->listeners);
     list_init(&s->specs);
@@ -144,18 +148,28 @@ static int open_all(struct supervisor *s, const struct args *a, struct err *err)
     list_init(&s->jobs);
     os_nofile_raise();
     signal(SIGPIPE, SIG_IGN);
-    int rc = os_self_path(s->exe, sizeof s->exe, err);
-    if (rc == 0)
-        rc = os_mkdirs(s->state_dir, 0700, err);
+    CHECK(uv_loop_init(&s->loop) == 0);
+    CHECK(turn_init(&s->turn, &s->loop) == 0);
+    return os_self_path(s->exe, sizeof s->exe, err);
+}
+
+static int open_all(struct supervisor *s, const struct args *a, struct err *err)
+{
+    s->state_dir = a->state;
+    s->host = a->host;
+    s->orders = a->orders;
+    s->grace_ms = (uint32_t)a->grace_ms;
+    s->want_port = (uint16_t)a->port;
+    s->want_ingress = (uint32_t)a->ingress;
+    // No child of an earlier supervisor has such an id: it had started fewer than one in a us.
+    s->next_child_id = clock_now_ns() / NS_PER_US + 1;
+    int rc = os_mkdirs(s->state_dir, 0700, err);
     if (rc < 0)
         return rc;
     if ((s->lock_fd = lock_take(s->state_dir, err)) < 0)
         return s->lock_fd;
-    if ((s->kin_fd = kin_open(s->state_dir, &s->orphans, err)) < 0)
-        return s->kin_fd;
-    CHECK(uv_loop_init(&s->loop) == 0);
-    CHECK(turn_init(&s->turn, &s->loop) == 0);
-    return 0;
+    s->kin_fd = kin_open(s->state_dir, &s->orphans, err);
+    return s->kin_fd < 0 ? s->kin_fd : 0;
 }
 
 // What control needs, then control. `adopted`: processes of an earlier server are ours now.
@@ -203,6 +217,7 @@ static void watch(struct supervisor *s)
     uv_signal_start(&s->sighup, on_hangup, SIGHUP);
     uv_timer_init(&s->loop, &s->stop_timer);
     uv_timer_init(&s->loop, &s->mesh_timer);
+    uv_timer_init(&s->loop, &s->control_timer);
     uv_timer_init(&s->loop, &s->ready_timer);
     uv_timer_start(&s->ready_timer, on_ready_poll, READY_POLL_MS, READY_POLL_MS);
     uv_timer_init(&s->loop, &s->silent_timer);
@@ -230,11 +245,12 @@ static void on_hangup(uv_signal_t *h, int sig)
 static void on_ready_poll(uv_timer_t *h)
 {
     struct supervisor *s = CONTAINER_OF(h, struct supervisor, ready_timer);
-    if (s->phase != SP_RUN)
+    if (s->phase > SP_RUN || s->ready_said)
         uv_timer_stop(h);
-    if (!s->control || atomic_load(&s->control->page->state) != WS_READY)
+    if (s->ready_said || !s->control || atomic_load(&s->control->page->state) != WS_READY)
         return;
     uv_timer_stop(h);
+    s->ready_said = true;
     bool v6 = strchr(s->host, ':');
     printf("salver: serving on http://%s%s%s:%u (state %s)\n", v6 ? "[" : "", s->host,
            v6 ? "]" : "", s->listeners.port, s->state_dir);
@@ -260,11 +276,13 @@ static void on_silent_poll(uv_timer_t *h)
 static void close_all(struct supervisor *s)
 {
     keep_close(s);
+    upgrade_close(s);
     mesh_close(s);
     uv_handle_t *const handles[] = {
-        (uv_handle_t *)&s->sigterm,     (uv_handle_t *)&s->sigint,
-        (uv_handle_t *)&s->sighup,      (uv_handle_t *)&s->stop_timer,
-        (uv_handle_t *)&s->ready_timer, (uv_handle_t *)&s->silent_timer};
+        (uv_handle_t *)&s->sigterm,      (uv_handle_t *)&s->sigint,
+        (uv_handle_t *)&s->sighup,       (uv_handle_t *)&s->stop_timer,
+        (uv_handle_t *)&s->ready_timer,  (uv_handle_t *)&s->silent_timer,
+        (uv_handle_t *)&s->control_timer};
     for (size_t i = 0; i < ARRAY_LEN(handles); i++)
         uv_close(handles[i], NULL);
     turn_close(&s->turn);

@@ -8,6 +8,8 @@
  * parses nothing: its own settings are plain arguments, written by `salver serve`.
  *
  *   salver supervisor --state DIR --host H --port P --ingress N --grace-ms MS --orders TEXT
+ *   salver supervisor --check FD     could it go on from that table? (upgrade.h)
+ *   salver supervisor --resume FD    goes on from it
  *
  * Life    control is its own spec and is started first; control's specs bring the rest. With
  *         control dead it goes on with what it has. SIGTERM and SIGINT stop the server in order, a
@@ -38,6 +40,7 @@ enum supervisor_phase {
 
 struct adopt;
 struct child;
+struct upgrade;
 struct supervisor {
     uv_loop_t loop;
     struct turn turn;
@@ -47,9 +50,11 @@ struct supervisor {
     uint32_t want_ingress, grace_ms;
     struct listeners listeners;
     int fold_fd, lock_fd, kin_fd;
-    bool orphans;        // of an earlier supervisor were there when we started
-    struct adopt *adopt; // while phase is SP_ADOPT, and orphans are awaited
-    bool stop_wanted;    // came meanwhile
+    bool orphans;            // of an earlier supervisor were there when we started
+    struct adopt *adopt;     // while phase is SP_ADOPT, and orphans are awaited
+    bool stop_wanted;        // came meanwhile
+    struct upgrade *upgrade; // another executable is being asked, or NULL
+    bool ready_said;
     struct list specs, children, graves, jobs;
     uint64_t next_child_id;
     struct child *control; // the running one, or NULL
@@ -57,7 +62,7 @@ struct supervisor {
     enum supervisor_phase phase;
     uint64_t stop_ns; // when the stop began
     uv_signal_t sigterm, sigint, sighup;
-    uv_timer_t stop_timer, ready_timer, mesh_timer, silent_timer;
+    uv_timer_t stop_timer, ready_timer, mesh_timer, silent_timer, control_timer;
 };
 
 int supervisor_main(int argc, char **argv); // exit status

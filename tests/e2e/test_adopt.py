@@ -201,6 +201,12 @@ def test_an_adopted_process_that_dies_is_replaced(tmp_path, role):
             assert restarts(server) == [0, 2], "generations go on"
 
 
+def alive(pid):
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as f:
+        return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
+
+
 def answers(server, path="/fake"):
     with contextlib.suppress(OSError):
         return server.get(path, timeout=5).status == 200
