@@ -224,14 +224,15 @@ static void fill(struct request *r, const struct wire_frame *f, const struct wir
                     .priority = m->priority,
                     .attempt = m->attempt,
                     .tenant = copy(r, m->tenant)};
-    bool streams = f->head.flags & (WIRE_STREAM_IN | WIRE_WEBSOCKET);
-    r->streams = streams && e->plugin.d.input && e->plugin.d.submit;
+    r->pieces_count = f->head.flags & (WIRE_STREAM_IN | WIRE_WEBSOCKET);
     if (f->head.flags & WIRE_WEBSOCKET) {
         r->emit.form = EMIT_WEBSOCKET;
         r->streams = true;
-    }
-    if (r->streams && f->head.flags & WIRE_STREAM_IN)
+    } else if (e->plan.flags & SV_PLAN_STREAM_IN && e->plugin.d.input && e->plugin.d.submit) {
+        // Whatever the ingress believes: in an update it knows the plan of one version alone.
+        r->streams = true;
         pub->flags |= SV_REQ_STREAM_IN;
+    }
     r->item = (struct batch_item){.arrived_ns = clock_now_ns(),
                                   .deadline_ns = m->deadline_ns,
                                   .priority = m->priority,
@@ -263,6 +264,15 @@ static int take_whole(struct hub *h, struct request *r, struct bytes body, bool 
     return 0;
 }
 
+// Its first pieces come with SUBMIT when the ingress had the whole body.
+static void take_stream(struct hub *h, struct request *r, struct bytes body, bool fin)
+{
+    hub_queue(h, r);
+    r->whole = fin;
+    if ((fin || body.n) && request_input(r, body.p, body.n, fin ? SV_FIN : 0, (uint32_t)body.n))
+        list_push(&h->mails, &r->mail.node);
+}
+
 static int take_submit(struct neighbour *n, const struct wire_frame *f, struct err *err)
 {
     struct hub *h = n->hub;
@@ -289,13 +299,14 @@ static int take_submit(struct neighbour *n, const struct wire_frame *f, struct e
     fill(r, f, &m);
     map_put(&h->requests, f->head.id, r);
     atomic_store_explicit(&h->page->in_flight, ++h->in_flight, memory_order_relaxed);
-    r->took = r->held = (uint32_t)m.body.n;
+    r->held = (uint32_t)m.body.n;
+    r->took = r->streams ? 0 : r->held;
     if (f->head.flags & WIRE_WEBSOCKET && !h->engine.plugin.d.submit)
         request_close(r, SV_E_UNSUPPORTED, "This plugin takes no websockets.");
     else if (!r->streams)
         return take_whole(h, r, m.body, f->head.flags & WIRE_FIN);
     else
-        hub_queue(h, r);
+        take_stream(h, r, m.body, f->head.flags & WIRE_FIN);
     return 0;
 }
 
@@ -304,13 +315,19 @@ static uint32_t input_flags(uint32_t wire)
     return (wire & WIRE_FIN ? SV_FIN : 0) | (wire & WIRE_TEXT ? SV_TEXT : 0);
 }
 
+// What a frame of the body takes of the window; the ingress counts in the same way.
+static uint32_t weight(const struct request *r, const struct wire_frame *f)
+{
+    return f->head.size + (r->pieces_count ? WIRE_PIECE : 0);
+}
+
 // A piece for input(); websocket messages are put together first.
 static int take_input(struct hub *h, struct request *r, const struct wire_frame *f)
 {
     const char *p = f->payload;
     size_t n = f->head.size;
     bool websocket = r->pub.flags & SV_REQ_WEBSOCKET;
-    uint32_t owed = (uint32_t)n + WIRE_PIECE;
+    uint32_t owed = weight(r, f);
     if (!h->engine.plugin.d.input || r->state == RS_OVER) {
         r->took += owed;
         answer_pump(h, r);
@@ -341,7 +358,7 @@ static int take_input(struct hub *h, struct request *r, const struct wire_frame 
 
 static int take_body(struct hub *h, struct request *r, const struct wire_frame *f, struct err *err)
 {
-    r->held += f->head.size + (r->streams ? WIRE_PIECE : 0);
+    r->held += weight(r, f);
     if (r->held > WIRE_WINDOW)
         return err_set(err, SV_E_INVALID, "%u bytes of a body in a window of %d", r->held,
                        WIRE_WINDOW);
@@ -349,7 +366,7 @@ static int take_body(struct hub *h, struct request *r, const struct wire_frame *
         return err_set(err, SV_E_INVALID, "more of a body that was whole");
     if (r->streams)
         return take_input(h, r, f);
-    r->took += f->head.size;
+    r->took += weight(r, f);
     if (r->state != RS_BODY || atomic_load(&r->cancelled))
         return 0;
     return take_whole(h, r, (struct bytes){f->payload, f->head.size}, f->head.flags & WIRE_FIN);

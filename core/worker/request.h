@@ -79,6 +79,7 @@ struct request {
     uint64_t window;         // bytes that the ingress still takes
     uint32_t took, held;     // body bytes: to be given back as window; come and not given back
     bool streams;            // body pieces go to input()
+    bool pieces_count;       // each frame of the body takes WIRE_PIECE more of the window
     bool whole;              // the last piece of the body came
     bool told;               // that it is cancelled: counted, and cancel() is on its way
     bool own;                // made by warmup: no slot, no neighbour

@@ -180,7 +180,7 @@ static void test_breach(void **state)
     int what = *(const int *)*state;
     static char piece[WIRE_DATA_MAX];
     struct world w;
-    start(&w, "fake_step", "\"max_ongoing_requests\":2");
+    start(&w, "fake_step", "\"max_ongoing_requests\":2,\"config\":{\"stream_in\":true}");
     struct peer *p = &w.ingress[0];
     granted(p);
     switch (what) {
