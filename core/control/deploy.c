@@ -18,11 +18,12 @@ static bool claims(struct deploy *d, struct version *v, struct err *err);
 static void withdraw(struct deploy *d, const char *why);
 static void set_target(struct deploy *d, struct version *own_v);
 static void set_refused(struct deploy *d, struct version *own_v);
+static bool same_file(const struct version *bad, const struct version *to);
 static void forget_gauges(struct deploy *d, const struct version *v);
 static void fail(struct deploy *d, const struct version *v, const char *why);
 static void configure_scale(struct deploy *d);
 static uint32_t decide_wanted(struct deploy *d, uint64_t now_ns, uint64_t *again_ns);
-static void roll_back(struct deploy *d, const char *why);
+static void go_back(struct deploy *d, struct version *own_to, const char *why);
 static void note_health(struct deploy *d);
 static void explain(struct deploy *d);
 static void show(struct deploy *d);
@@ -56,6 +57,26 @@ const char *deploy_deployment(const struct deploy *d)
 {
     const struct version *v = deploy_version(d);
     return v ? v->conf->name : d->name;
+}
+
+const struct version *deploy_routed(const struct deploy *d)
+{
+    if (d->target && d->good && replicas_of(d, d->good->id) > 0)
+        return d->good;
+    return deploy_version(d);
+}
+
+static struct version *way_back(const struct deploy *d)
+{
+    if (d->good && d->good != d->target)
+        return d->good;
+    bool other = d->previous && d->target && strcmp(d->previous->id, d->target->id) != 0;
+    return other ? d->previous : NULL;
+}
+
+bool deploy_can_go_back(const struct deploy *d)
+{
+    return way_back(d);
 }
 
 static void drop(struct version **v)
@@ -105,6 +126,7 @@ bool deploy_bury(struct deploy *d)
             metrics_set(d->gauges[s], 0);
     drop(&d->target);
     drop(&d->good);
+    drop(&d->previous);
     drop(&d->refused);
     list_remove(&d->node);
     xfree(d->replicas);
@@ -126,8 +148,12 @@ void deploy_accepted(struct deploy *d, struct version *v)
     }
     d->next = NULL;
     v->phase = VP_ACCEPTED;
-    *d->failed = '\0';
-    d->rolled_back = false;
+    if (!v->refreshed ||
+        d->failed_file) { // a text that failed has failed, whatever its file is now
+        *d->failed = '\0';
+        d->rolled_back = false;
+    }
+    d->stamp_tried = v->stamp;
     set_target(d, v);
     desired_note_probes(d->control);
     control_changed(d->control);
@@ -140,8 +166,10 @@ void deploy_refused(struct deploy *d, struct version *v)
     v->phase = VP_FAILED;
     d->next = NULL;
     fail(d, v, v->message);
-    if (!d->target && d->good)
+    if (!d->target && d->good) {
+        d->stamp_tried = same_file(v, d->good) ? v->stamp : d->good->stamp;
         set_target(d, version_ref(d->good));
+    }
     set_refused(d, v);
 }
 
@@ -174,6 +202,7 @@ static void fail(struct deploy *d, const struct version *v, const char *why)
     snprintf(d->failed, sizeof d->failed, "%s%.*s", v->refreshed ? "its plugin's new file: " : "",
              (int)sizeof d->failed - 64, why);
     d->rolled_back = on != NULL;
+    d->failed_file = v->refreshed;
     LOGE("application %s: DEPLOY_FAILED: %s%s", d->name, d->failed,
          on ? "; the version before it serves on" : "");
     desired_note_failed(d);
@@ -189,11 +218,13 @@ static void set_target(struct deploy *d, struct version *own_v)
     d->target = own_v;
     d->was_healthy = false;
     d->deployed_wall_ns = own_v->wall_ns;
-    d->stamp_tried = own_v->stamp;
     if (was_good) { // the same to its replicas: what was good is good
         version_unref(d->good);
         d->good = version_ref(own_v);
     }
+    drop(&d->previous);
+    if (was_good)
+        d->previous = version_ref(old);
     if (!same)
         for (uint32_t i = 0; i < d->n_replicas; i++)
             d->replicas[i]->crashes = 0;
@@ -247,13 +278,27 @@ static void withdraw(struct deploy *d, const char *why)
         replicas_drain_all(d);
 }
 
-static void roll_back(struct deploy *d, const char *why)
+// Whether the file that `bad` was made of is the one that `to` would be made of again.
+static bool same_file(const struct version *bad, const struct version *to)
 {
-    struct version *bad = d->target;
-    d->target = NULL;
+    return strcmp(bad->conf->plugin, to->conf->plugin) == 0 &&
+           strcmp(bad->doc->conf.dir, to->doc->conf.dir) == 0;
+}
+
+// `to` is a reference of its own.
+static void go_back(struct deploy *d, struct version *own_to, const char *why)
+{
+    struct version *bad = version_ref(d->target);
+    if (d->good == bad) {
+        version_unref(d->good);
+        d->good = version_ref(own_to);
+        desired_note_good(d);
+    }
+    d->stamp_tried = same_file(bad, own_to) ? bad->stamp : own_to->stamp;
     fail(d, bad, why);
-    set_target(d, version_ref(d->good));
+    set_target(d, own_to);
     version_unref(bad);
+    drop(&d->previous);
     desired_note_probes(d->control);
 }
 
@@ -269,8 +314,14 @@ void deploy_ordered(struct replica *r, uint64_t revision, int code, const char *
         revision == d->orders_version && d->target && strcmp(d->target->id, r->version) == 0;
     if (!newest)
         return;
-    snprintf(d->failed, sizeof d->failed, "replica %s refuses the new config: %.*s", r->name,
-             (int)sizeof d->failed - 256, text);
+    char why[ERR_MSG_MAX];
+    snprintf(why, sizeof why, "replica %s refuses the new config: %.*s", r->name,
+             (int)sizeof why - 256, text);
+    if (d->previous && strcmp(d->previous->id, d->target->id) == 0) {
+        go_back(d, version_ref(d->previous), why);
+        return;
+    }
+    snprintf(d->failed, sizeof d->failed, "%s", why);
     control_changed(d->control);
 }
 
@@ -330,6 +381,7 @@ uint64_t deploy_pass(struct deploy *d, uint64_t now_ns)
     uint64_t scale_ns = 0, roll_ns = 0;
     const char *why = "";
     uint64_t gone_ns = replicas_forget(d, now_ns);
+    deploy_prove(d, now_ns);
     if (d->deleting) {
         replicas_drain_all(d);
     } else if (d->target) {
@@ -338,7 +390,7 @@ uint64_t deploy_pass(struct deploy *d, uint64_t now_ns)
         if (before > 0 && d->wanted == 0 && !d->rolled_back)
             *d->failed = '\0'; // the next request tries again
         if (replicas_roll(d, now_ns, &roll_ns, &why))
-            roll_back(d, why);
+            go_back(d, version_ref(way_back(d)), why);
     }
     note_health(d);
     explain(d);
@@ -355,10 +407,18 @@ static void note_health(struct deploy *d)
         LOGI("application %s is RUNNING", d->name);
     d->was_healthy = d->deployed = true;
     if (sum.wanted > 0 && d->good != d->target) {
-        version_unref(d->good);
+        version_unref(d->previous);
+        d->previous = d->good;
         d->good = version_ref(d->target);
         desired_note_good(d);
     }
+}
+
+void deploy_prove(struct deploy *d, uint64_t now_ns)
+{
+    if (d->previous && d->good == d->target && strcmp(d->previous->id, d->good->id) != 0 &&
+        replicas_proven(d, now_ns))
+        drop(&d->previous);
 }
 
 struct deployment_sum deploy_sum(const struct deploy *d)

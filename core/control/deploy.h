@@ -11,7 +11,11 @@
  * next      is inspected; a newer offer takes its place.
  * target    what every replica should run. NULL: no version was ever accepted.
  * good      the last version that had all its replicas running: where a roll-back leads.
+ * previous  what was good before, until a replica of `good` is proven (roll.h). One that breaks
+ *           before that, or refuses ORDERS, leads there.
  * A new version with the target's id is told to the replicas by ORDERS, one with another id rolls.
+ * Routes    speak of the good version while replicas of it are there, so that a prefix or a model
+ *           name of a version that breaks costs nobody anything.
  *
  * Replicas  `app/deployment/index`; the index is the lowest that is free, and a replica keeps its
  *           version. A control that took over knows a replica's version by its orders alone.
@@ -60,12 +64,15 @@ struct deploy {
     uint64_t order; // of the text that brought it, then its place there: who claims a name first
     uint64_t seq;   // of its text
     struct version *next, *target, *good;
-    struct version *refused;  // the last that failed, while there is no target
-    char failed[ERR_MSG_MAX]; // the last version that failed, why; "" = none
-    bool rolled_back;         // good took over from it
-    bool deleting;            // in no text any more: leaves when its replicas have
-    bool was_healthy;         // since the target was set
-    bool deployed;            // since it was made
+    struct version *previous;  // good before `good`, until that is proven; or of the same id
+    struct version *refused;   // the last that failed, while there is no target
+    char failed[ERR_MSG_MAX];  // the last version that failed, why; "" = none
+    bool rolled_back;          // good took over from it
+    char good_doc[SHA256_HEX]; // the text of the good version that the store names
+    bool failed_file;          // it was of a new plugin file, not of a new text
+    bool deleting;             // in no text any more: leaves when its replicas have
+    bool was_healthy;          // since the target was set
+    bool deployed;             // since it was made
     struct replica **replicas;
     uint32_t n_replicas;
     bool scales,
@@ -78,7 +85,7 @@ struct deploy {
     char waits[ERR_MSG_MAX]; // what the rolling update waits for; "" = nothing
     double start_s;          // how long the last start took; 0: unknown
     uint64_t stamp_seen;     // of the plugin's file, at the last look
-    uint64_t stamp_tried;    // that was inspected, whatever came of it
+    uint64_t stamp_tried;    // that was inspected, whatever came of it; 0: none
     uint64_t orders_version; // revision of the last ORDERS
     uint64_t deployed_wall_ns;
     char message[ERR_MSG_MAX];
@@ -92,7 +99,10 @@ void deploy_restore(struct deploy *d, struct version *own_v); // accepted before
 void deploy_delete(struct deploy *d);
 // What it is, or would be: target, next, good, refused; NULL only before the first offer.
 const struct version *deploy_version(const struct deploy *d);
-const char *deploy_deployment(const struct deploy *d); // its deployment's name
+const char *deploy_deployment(const struct deploy *d);       // its deployment's name
+const struct version *deploy_routed(const struct deploy *d); // as deploy_version, for the routes
+bool deploy_can_go_back(const struct deploy *d);             // to a version other than the target
+void deploy_prove(struct deploy *d, uint64_t now_ns); // `previous` goes once it is not needed
 
 // The inspection's end.
 void deploy_accepted(struct deploy *d, struct version *v);
@@ -108,7 +118,8 @@ struct replica *deploy_replica(struct control *c, const char *name); // NULL: un
 // A spec of an earlier control's: adopted, or retired when nothing is known of its application.
 void deploy_adopt(struct control *c, const char *name, struct bytes orders);
 void deploy_started(struct replica *r, struct member *m); // a process under its name
-void deploy_ended(struct replica *r, bool crashed);       // its last process is gone
+void deploy_leaves(struct replica *r); // its worker drains: an earlier control has drained it
+void deploy_ended(struct replica *r, bool crashed); // its last process is gone
 void deploy_gpus_back(struct control *c, const char *replica);
 // What a worker said to its ORDERS.
 void deploy_ordered(struct replica *r, uint64_t revision, int code, const char *text);

@@ -50,7 +50,7 @@ int gpus_check(const struct gpus *g, uint32_t n, uint64_t bytes, struct err *err
     return 0;
 }
 
-static uint32_t held(const struct gpus *g, const char *replica)
+uint32_t gpus_held(const struct gpus *g, const char *replica)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < g->n; i++)
@@ -60,7 +60,7 @@ static uint32_t held(const struct gpus *g, const char *replica)
 
 bool gpus_take(struct gpus *g, const char *replica, uint32_t n)
 {
-    uint32_t has = held(g, replica);
+    uint32_t has = gpus_held(g, replica);
     if (has > n)
         gpus_give_back(g, replica);
     uint32_t lacks = has > n ? n : n - has;

@@ -47,6 +47,7 @@ int gpus_child_main(void);         // of the role `count-gpus`: JSON on fd 1
 uint32_t gpus_offer(const struct gpus *g, double num_gpus);
 uint64_t gpus_bytes(const struct gpus *g); // of the smallest
 uint32_t gpus_free(const struct gpus *g);
+uint32_t gpus_held(const struct gpus *g, const char *replica);
 // Whether n GPUs of `bytes` each (0: none planned), context included, exist at all.
 int gpus_check(const struct gpus *g, uint32_t n, uint64_t bytes, struct err *err);
 bool gpus_take(struct gpus *g, const char *replica, uint32_t n); // false: too few are free

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 enum { INGRESS_STALL_S = 10 };             // without a heartbeat
+enum { RETIRED = -2 };                     // died.restart_in_ms
 static const double watch_late_factor = 3; // of CONTROL_WATCH_MS: we were asleep ourselves
 
 static struct member *add(struct control *c, const char *name, uint64_t child_id,
@@ -312,6 +313,8 @@ static void tell_replica(struct member *m, enum wire_status state, const char *t
         LOGW("%s says '%s' in state %s", m->name, text, replica_state_name(r->life.state));
     if (before != RS_RUNNING && r->life.state == RS_RUNNING)
         note_ready(r);
+    if (state == WS_DRAINING)
+        deploy_leaves(r);
     if (before != r->life.state)
         LOGI("replica %s is %s%s%s", r->name, replica_state_name(r->life.state), *text ? ": " : "",
              text);
@@ -404,7 +407,7 @@ static void on_free(struct link *l)
 
 static bool is_quiet_end(const struct wire_died *d)
 {
-    return d->restart_in_ms == -2 && d->signal == 0 && d->status == 0;
+    return d->restart_in_ms == RETIRED && d->signal == 0 && d->status == 0;
 }
 
 static void mourn(struct control *c, const struct wire_died *d, const struct obituary *o,
@@ -426,6 +429,8 @@ static void mourn(struct control *c, const struct wire_died *d, const struct obi
     }
     r->restart_at_ns =
         d->restart_in_ms > 0 ? clock_now_ns() + (uint64_t)d->restart_in_ms * NS_PER_MS : 0;
+    if (d->restart_in_ms == RETIRED)
+        r->leaving = true; // by a control before this one; the supervisor does not start it again
     deploy_ended(r, !quiet);
 }
 

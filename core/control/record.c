@@ -16,6 +16,7 @@
 #include <cjson/cJSON.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -81,12 +82,12 @@ struct sweep {
     struct change *change;
 };
 
-// A text is kept while a good version is of it.
+// A text is kept while the store's good version is of it.
 static bool is_good_for(struct control *c, const cJSON *desired, const char *sha)
 {
     list_for_each (n, &c->deploys) {
         const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
-        if (d->good && strcmp(d->good->doc->sha, sha) == 0 && get(get(desired, "apps"), d->name))
+        if (strcmp(d->good_doc, sha) == 0 && get(get(desired, "apps"), d->name))
             return true;
     }
     return false;
@@ -217,14 +218,21 @@ int record_note_good(struct deploy *d, struct err *err)
     cJSON_AddNumberToObject(j, "order", (double)d->order);
     cJSON_AddStringToObject(j, "doc", d->good->doc->sha);
     cJSON_AddItemReferenceToObject(j, "probed", d->good->probed);
-    return note(d->control, "good/", "failed/", d->name, j, err);
+    int rc = note(d->control, "good/", d->rolled_back ? NULL : "failed/", d->name, j, err);
+    if (rc == 0)
+        memcpy(d->good_doc, d->good->doc->sha, sizeof d->good_doc);
+    return rc;
 }
 
 int record_note_failed(struct deploy *d, struct err *err)
 {
+    char stamp[24];
     cJSON *j = cJSON_CreateObject();
     cJSON_AddNumberToObject(j, "seq", (double)d->seq);
     cJSON_AddStringToObject(j, "message", d->failed);
+    cJSON_AddBoolToObject(j, "file", d->failed_file);
+    snprintf(stamp, sizeof stamp, "%016llx", (unsigned long long)d->stamp_tried);
+    cJSON_AddStringToObject(j, "stamp", stamp);
     return note(d->control, "failed/", NULL, d->name, j, err);
 }
 
@@ -281,6 +289,7 @@ static void recall_good(struct deploy *d)
         LOGW("%s; application %s has no version to go back to", err.msg, d->name);
     if (doc && doc_app(doc, d->name)) {
         struct version *v = version_create(d, doc);
+        memcpy(d->good_doc, doc->sha, sizeof d->good_doc);
         if (probe_restore(v, get(j, "probed")))
             d->good = v;
         else
@@ -297,7 +306,10 @@ static void recall_failed(struct deploy *d)
     if (read_json(d->control, "failed/", d->name, &j, NULL, &err) == 0 &&
         whole(j, "seq") == d->seq && d->good) {
         const char *message = text_of(j, "message");
+        const char *stamp = text_of(j, "stamp");
         snprintf(d->failed, sizeof d->failed, "%s", message ? message : "");
+        d->stamp_tried = stamp ? strtoull(stamp, NULL, 16) : 0;
+        d->failed_file = cJSON_IsTrue(get(j, "file"));
         d->rolled_back = true;
     }
     cJSON_Delete(j);
@@ -343,19 +355,21 @@ int record_recall(struct control *c, struct err *err)
         doc_unref(c->server);
         c->server = server;
     }
-    if (sha && holds && strcmp(sha, holds) != 0) { // a server started with it
-        cJSON *next = cJSON_Duplicate(c->desired, true);
-        set_text(next, "server", sha);
-        if ((rc = commit(c, next, NULL, err)) < 0)
-            return rc;
-    }
+    bool other = sha && holds && strcmp(sha, holds) != 0; // a server started with it
+    char *own_sha = other ? xstrdup(sha) : NULL;
     const cJSON *app;
     cJSON_ArrayForEach(app, get(c->desired, "apps"))
     {
-        if ((rc = recall_app(c, app, err)) < 0)
-            return rc;
+        if (rc == 0)
+            rc = recall_app(c, app, err);
     }
-    return 0;
+    if (rc == 0 && other) { // only now it is known which texts the good versions need
+        cJSON *next = cJSON_Duplicate(c->desired, true);
+        set_text(next, "server", own_sha);
+        rc = commit(c, next, NULL, err);
+    }
+    xfree(own_sha);
+    return rc;
 }
 
 static int read_last(struct store *s, struct doc **ret, struct err *err)

@@ -58,6 +58,25 @@ uint32_t replicas_staying(const struct deploy *d)
     return n;
 }
 
+uint32_t replicas_of(const struct deploy *d, const char *version)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < d->n_replicas; i++)
+        n += !d->replicas[i]->leaving && strcmp(d->replicas[i]->version, version) == 0;
+    return n;
+}
+
+bool replicas_proven(const struct deploy *d, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < d->n_replicas; i++) {
+        const struct replica *r = d->replicas[i];
+        if (is_fresh(r) && !r->leaving && r->life.state == RS_RUNNING &&
+            now_ns >= r->ready_ns + ROLL_PROVE_NS)
+            return true;
+    }
+    return false;
+}
+
 uint64_t deploy_grace_ns(const struct control *c)
 {
     double longest_s = 0;
@@ -138,7 +157,7 @@ bool replicas_roll(struct deploy *d, uint64_t now_ns, uint64_t *ret_again_ns, co
     struct roll_in in = {.wanted = d->wanted < REPLICAS_MAX ? d->wanted : REPLICAS_MAX,
                          .percentage = d->target->conf->rolling_update_percentage,
                          .room = room(d),
-                         .has_good = d->good && d->good != d->target,
+                         .has_good = deploy_can_go_back(d),
                          .replicas = seen,
                          .n = d->n_replicas,
                          .now_ns = now_ns};
@@ -162,11 +181,16 @@ static bool is_fresh(const struct replica *r)
     return target && strcmp(r->version, target->id) == 0;
 }
 
-// Replicas for which there would be GPUs, beside those that are there.
+// Replicas beyond those wanted for which there are GPUs: what ours hold counts, and what is free.
 static uint32_t room(const struct deploy *d)
 {
-    uint32_t each = d->target->plan.devices;
-    return each == 0 ? UINT32_MAX : gpus_free(&d->control->gpus) / each;
+    const struct gpus *g = &d->control->gpus;
+    uint32_t each = d->target->plan.devices, ours = gpus_free(g);
+    if (each == 0)
+        return UINT32_MAX;
+    for (uint32_t i = 0; i < d->n_replicas; i++)
+        ours += gpus_held(g, d->replicas[i]->name);
+    return ours / each > d->wanted ? ours / each - d->wanted : 0;
 }
 
 /* ---- start ---- */
@@ -216,7 +240,7 @@ static void start_process(struct replica *r)
     if (!r->waits_for_gpu) {
         if (waited)
             *r->last_error = '\0';
-        set_orders(r, texts_worker(c, v, r->name, r->deploy->good && r->deploy->good != v));
+        set_orders(r, texts_worker(c, v, r->name, deploy_can_go_back(r->deploy)));
         r->start_ns = clock_now_ns();
         control_say_spec(c, r->name, ROLE_WORKER, 0, r->orders);
         if (n > 0)
@@ -316,9 +340,15 @@ void replicas_drain_all(struct deploy *d)
         drain(d->replicas[i], now);
 }
 
+void deploy_leaves(struct replica *r)
+{
+    drain(r, clock_now_ns());
+}
+
 void deploy_ended(struct replica *r, bool crashed)
 {
     r->member = NULL;
+    deploy_prove(r->deploy, clock_now_ns());
     if (crashed)
         r->crashes = roll_crashes(r->crashes, r->ready_ns, clock_now_ns());
     r->ready_ns = 0;

@@ -15,6 +15,8 @@ void replicas_drain_all(struct deploy *d);
 void replicas_tell(struct deploy *d);
 // Those that left without a process. When to look again, 0: no need.
 uint64_t replicas_forget(struct deploy *d, uint64_t now_ns);
-uint32_t replicas_running(const struct deploy *d); // of all versions, not leaving
-bool replicas_serve(const struct deploy *d);       // one at least takes requests
-uint32_t replicas_staying(const struct deploy *d); // not leaving
+uint32_t replicas_running(const struct deploy *d);                 // of all versions, not leaving
+bool replicas_serve(const struct deploy *d);                       // one at least takes requests
+uint32_t replicas_staying(const struct deploy *d);                 // not leaving
+uint32_t replicas_of(const struct deploy *d, const char *version); // of that id, not leaving
+bool replicas_proven(const struct deploy *d, uint64_t now_ns); // one of the target is, see roll.h

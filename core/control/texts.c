@@ -134,7 +134,7 @@ static double queue_length(const struct conf_deployment *d)
 // What the inspection heard, word for word.
 static void add_models(cJSON *j, const struct deploy *d)
 {
-    const struct version *v = d->target ? d->target : d->good;
+    const struct version *v = d->target ? deploy_routed(d) : d->good;
     const cJSON *probed = v ? v->probed : NULL;
     cJSON *models = cJSON_GetObjectItemCaseSensitive(probed, "models");
     const cJSON *gauge = cJSON_GetObjectItemCaseSensitive(probed, "queue_gauge");
@@ -162,7 +162,7 @@ static const char *state_for_ingress(const struct deploy *d)
 
 static cJSON *route(const struct deploy *d)
 {
-    const struct version *v = deploy_version(d);
+    const struct version *v = deploy_routed(d);
     const struct conf_deployment *conf = v->conf;
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "name", d->name);
