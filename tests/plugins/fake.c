@@ -64,7 +64,7 @@ typedef struct stream {
 typedef struct {
     const sv_host *host;
     const sv_cfg *cfg;
-    const char *rules, *state, *defaults, *live;
+    const char *rules, *state, *defaults, *live, *tag;
     int trace_fd;
     _Atomic int64_t health;
     int64_t batch_sleep_ms, batch_busy_ms, refuse_first;
@@ -169,7 +169,8 @@ static size_t describe(fake *f, const sv_req *r, const stream *s, uint32_t batch
         "\"open_max\":%lld,\"requests\":%lld,\"cancels\":%lld,\"ended\":%lld,\"batches\":%lld,"
         "\"largest_batch\":%lld,\"attempt\":%u,\"method\":\"%s\",\"path\":\"%s\",\"query\":\"%s\","
         "\"content_type\":\"%s\",\"body_len\":%zu,\"in_bytes\":%llu,\"in_pieces\":%llu,"
-        "\"in_sum\":%llu,\"flags\":%u,\"deadline_ms\":%lld,\"tenant\":\"%s\",\"live\":\"%s\"}",
+        "\"in_sum\":%llu,\"flags\":%u,\"deadline_ms\":%lld,\"tenant\":\"%s\",\"live\":\"%s\","
+        "\"tag\":\"%s\"}",
         (int)getpid(), f->host->replica, (unsigned long long)r->id, batch,
         (long long)atomic_load(&f->open_now), (long long)atomic_load(&f->open_max),
         (long long)atomic_load(&f->requests), (long long)atomic_load(&f->cancels),
@@ -177,7 +178,8 @@ static size_t describe(fake *f, const sv_req *r, const stream *s, uint32_t batch
         (long long)atomic_load(&f->largest), r->attempt, r->method, path, query, type, r->body_len,
         (unsigned long long)(s ? s->in_bytes : 0), (unsigned long long)(s ? s->in_pieces : 0),
         (unsigned long long)(s ? s->in_sum : 0), r->flags,
-        r->deadline_ns ? (long long)((r->deadline_ns - now) / 1000000u) : -1LL, r->tenant, f->live);
+        r->deadline_ns ? (long long)((r->deadline_ns - now) / 1000000u) : -1LL, r->tenant, f->live,
+        f->tag);
     return len < MESSAGE_MAX ? (size_t)len : MESSAGE_MAX - 1;
 }
 
@@ -236,11 +238,12 @@ static void answer_once(fake *f, sv_req *r, const stream *s, const ask *a, uint3
 }
 
 // The next event; the number is in front, padding up to a->bytes behind it.
-static int send_event(sv_req *r, const ask *a, int64_t at)
+static int send_event(const fake *f, sv_req *r, const ask *a, int64_t at)
 {
-    char small[64];
-    size_t len = (size_t)snprintf(small, sizeof small, "{\"i\":%lld,\"pid\":%d,\"pad\":\"",
-                                  (long long)at, (int)getpid());
+    char small[256];
+    size_t len = (size_t)snprintf(small, sizeof small,
+                                  "{\"i\":%lld,\"pid\":%d,\"tag\":\"%.100s\",\"pad\":\"",
+                                  (long long)at, (int)getpid(), f->tag);
     size_t pad = a->bytes > (int64_t)len + 2 ? (size_t)a->bytes - len - 2 : 0;
     char *all = malloc(len + pad + 3);
     if (!all)
@@ -338,6 +341,7 @@ static int create(const sv_host *h, const sv_cfg *cfg, void **self)
     f->state = h->cfg_str(cfg, "state", "/nonexistent");
     f->defaults = h->cfg_str(cfg, "defaults", "");
     f->live = h->cfg_str(cfg, "live", "");
+    f->tag = h->cfg_str(cfg, "tag", "");
     f->health = h->cfg_int(cfg, "health", 0);
     f->refuse_first = h->cfg_int(cfg, "refuse_first", 0);
     f->batch_sleep_ms = h->cfg_int(cfg, "batch_sleep_ms", 0);
@@ -446,11 +450,11 @@ static void count_cancel(fake *f, const sv_req *r)
 }
 
 // False: the client has gone.
-static bool run_events(sv_req *r, const ask *a)
+static bool run_events(const fake *f, sv_req *r, const ask *a)
 {
     start(r, a);
     for (int64_t i = 0; i < a->n; i++) {
-        send_event(r, a, i);
+        send_event(f, r, a, i);
         if (wait_asleep(r, a->interval_ms, a))
             return false;
         if (a->fail && i + 1 == a->fail_after)
@@ -471,7 +475,7 @@ static void serve(fake *f, sv_req *r, uint32_t batch)
     if (!gone && lies(f, r, &a))
         return;
     if (!gone && code == 0 && a.n > 0)
-        gone = !run_events(r, &a);
+        gone = !run_events(f, r, &a);
     else if (!gone && code == 0 && (!a.fail || a.fail_after))
         answer_once(f, r, NULL, &a, batch);
     if (gone)
@@ -647,7 +651,7 @@ static bool advance(fake *f, stream *s, uint64_t now)
         answer_stream(f, s);
         return false;
     }
-    int got = send_event(s->req, a, s->at++);
+    int got = send_event(f, s->req, a, s->at++);
     s->paused = got == SV_AGAIN && a->polite;
     s->due_ns = now + (uint64_t)a->interval_ms * 1000000u;
     bool over = (a->fail && s->at == a->fail_after) || s->at == a->n;
@@ -757,6 +761,7 @@ static const sv_option options[] = {
     {SV_STR, 0, "trace", "", 0, 0,
      "File that gets a line for each request given, cancelled, ended."},
     {SV_STR, SV_LIVE, "live", "", 0, 0, "Text in each answer; changes without a restart."},
+    {SV_STR, 0, "tag", "", 0, 0, "Text in each answer and event; another one is another version."},
     {SV_INT, 0, "health", "0", -599, 100, "What health() returns."},
     {SV_INT, 0, "refuse_first", "0", 0, 1e9, "The first so many submits are refused with 429."},
     {SV_INT, 0, "batch_sleep_ms", "0", 0, 1e9, "Each run() sleeps so long (ms)."},
