@@ -31,7 +31,7 @@
 
 enum { ROLL_FAILURES_MAX = 3, ROLL_CRASHES_MAX = 3 };
 #define ROLL_SETTLE_NS (1ull * 1000 * 1000 * 1000)
-#define ROLL_PROVE_NS  (10ull * 1000 * 1000 * 1000)
+#define ROLL_PROVE_NS  (30ull * 1000 * 1000 * 1000) // longer than stall_timeout_s finds a hang
 
 enum roll_state {
     ROLL_WAITING,  // no process: back-off, or no GPU yet

@@ -62,7 +62,7 @@ static const struct {
     {"nor many of them", 3, ALL, 0.2, true, "oW oK oS fN", "-2-1-0 +2"},
     {"but it stays while nothing new has settled", 3, ALL, 0.2, true, "oR oW oR fS", "start 3"},
     {"nor does it drain then", 3, ALL, 0.2, true, "oR oW oR fr", "settle 3 again 0.7"},
-    {"one that ended early must prove itself", 1, ALL, 0.2, true, "oR fNx1", "settle 1 again 1"},
+    {"one that ended early must prove itself", 1, ALL, 0.2, true, "oR fNx1", "settle 1 again 21"},
     {"and then counts", 1, ALL, 0.2, true, "oR fRx1", "-0"},
 
     {"no room: an old one goes first", 3, 0, 0.2, true, "oR oR oR", "-2"},
