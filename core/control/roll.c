@@ -134,11 +134,18 @@ static void drain_rolling(const struct roll_in *in, const struct sum *s, uint32_
     drain_some(in, true, extra_idle + extra_ready, drain, out);
 }
 
+// Places for replicas, beyond `wanted`, whoever has them now.
+static uint32_t beyond(const struct roll_in *in, const struct sum *s)
+{
+    uint64_t places = (uint64_t)in->n - s->no_gpu + in->room;
+    return places > in->wanted ? least(places - in->wanted, UINT32_MAX) : 0;
+}
+
 static uint32_t starts(const struct roll_in *in, const struct sum *s, uint32_t surge,
                        uint32_t drained)
 {
     uint64_t n = over(in->wanted, s->fresh);
-    uint64_t top = (uint64_t)in->wanted + surge, room = (uint64_t)in->wanted + in->room;
+    uint64_t top = (uint64_t)in->wanted + surge, room = (uint64_t)in->wanted + beyond(in, s);
     uint32_t stay = s->fresh + s->old - drained;
     if (s->old > 0)
         n = least(n, top > stay ? top - stay : 0);
@@ -150,19 +157,30 @@ static bool is_proven(const struct roll_replica *r, uint64_t now_ns)
     return r->fresh && r->state == ROLL_READY && now_ns >= r->ready_since_ns + ROLL_PROVE_NS;
 }
 
+static bool any_proven(const struct roll_in *in)
+{
+    for (uint32_t i = 0; i < in->n; i++)
+        if (is_proven(&in->replicas[i], in->now_ns))
+            return true;
+    return false;
+}
+
+static bool is_bad(const struct roll_replica *r)
+{
+    return r->fresh && alive(r) &&
+           (r->failures >= ROLL_FAILURES_MAX || r->crashes >= ROLL_CRASHES_MAX);
+}
+
 static bool rolls_back(const struct roll_in *in, const struct sum *s, uint32_t *key)
 {
-    bool proven = false, bad = false;
-    for (uint32_t i = 0; i < in->n; i++) {
-        const struct roll_replica *r = &in->replicas[i];
-        proven = proven || is_proven(r, in->now_ns);
-        if (bad || !r->fresh || !alive(r) ||
-            (r->failures < ROLL_FAILURES_MAX && r->crashes < ROLL_CRASHES_MAX))
-            continue;
-        bad = true;
-        *key = r->key;
-    }
-    return in->has_good && bad && (s->old > 0 || !proven);
+    if (!in->has_good || (s->old == 0 && any_proven(in)))
+        return false;
+    for (uint32_t i = 0; i < in->n; i++)
+        if (is_bad(&in->replicas[i])) {
+            *key = in->replicas[i].key;
+            return true;
+        }
+    return false;
 }
 
 static enum roll_wait wait_of(const struct roll_replica *r, uint64_t now_ns)
@@ -182,8 +200,14 @@ static enum roll_wait wait_of(const struct roll_replica *r, uint64_t now_ns)
     BUG("roll state %d", (int)r->state);
 }
 
+static void ask_again(struct roll_out *out, uint64_t at_ns)
+{
+    if (out->again_ns == 0 || at_ns < out->again_ns)
+        out->again_ns = at_ns;
+}
+
 // The fresh one that is furthest from READY is what it waits for; else whatever drains.
-static void explain(const struct roll_in *in, struct roll_out *out)
+static void explain(const struct roll_in *in, bool proven, struct roll_out *out)
 {
     static const int weight[ROLL_WAIT_COUNT] = {
         [ROLL_WAIT_DRAIN] = 1, [ROLL_WAIT_SETTLE] = 2,  [ROLL_WAIT_START] = 3,
@@ -194,8 +218,10 @@ static void explain(const struct roll_in *in, struct roll_out *out)
         if (!r->fresh && alive(r))
             continue; // that one waits for us
         enum roll_wait wait = wait_of(r, in->now_ns);
-        if (wait == ROLL_WAIT_SETTLE && (!out->again_ns || settles_at(r) < out->again_ns))
-            out->again_ns = settles_at(r);
+        if (wait == ROLL_WAIT_SETTLE)
+            ask_again(out, settles_at(r));
+        if (r->state == ROLL_READY && !proven)
+            ask_again(out, r->ready_since_ns + ROLL_PROVE_NS);
         if (weight[wait] > weight[out->wait]) {
             out->wait = wait;
             out->wait_key = r->key;
@@ -212,8 +238,10 @@ struct roll_out roll_decide(const struct roll_in *in, uint32_t *drain)
         out.roll_back = true;
         return out;
     }
-    explain(in, &out);
-    uint32_t surge = s.fresh_no_gpu ? 0 : least(batch_of(in), in->room);
+    bool proven = any_proven(in);
+    out.proven = proven && s.old == 0;
+    explain(in, proven, &out);
+    uint32_t surge = s.fresh_no_gpu ? 0 : least(batch_of(in), beyond(in, &s));
     if (in->wanted == 0) {
         drain_some(in, false, s.old, drain, &out);
         drain_some(in, true, s.fresh, drain, &out);

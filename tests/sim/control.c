@@ -10,6 +10,7 @@
 
 #define TURN_NS    (10 * NS_PER_US)
 #define CONTROL_NS (3 * NS_PER_S) // a new one is there after so long at most
+#define LINGER_NS  NS_PER_S // a name is free so long after the RETIRE of a replica without process
 enum { ROOM_ALL = 1000 };
 
 static void dirty(struct sim *s)
@@ -114,6 +115,7 @@ static void start_one(struct sim *s, uint32_t d)
 static void let_go(struct sim *s, struct record *r)
 {
     say(s, S_RETIRE, r->deployment, r->index, (uint64_t)(int64_t)r->worker);
+    r->gone_ns = r->worker == NOBODY ? s->now + LINGER_NS : 0;
     if (r->worker != NOBODY)
         sim_at(s, s->now + sim_delay(s), EV_DRAIN, (uint32_t)r->worker, 0, 0, 0);
 }
@@ -128,6 +130,28 @@ static void drain(struct sim *s, struct record *r)
 }
 
 /* ---- one pass over a deployment ---- */
+
+static void set_timer(struct sim *s, uint32_t d, uint64_t at_ns)
+{
+    struct view *v = &s->control.views[d];
+    if (at_ns <= s->now || (v->timer_ns > s->now && v->timer_ns <= at_ns))
+        return;
+    v->timer_ns = at_ns;
+    sim_at(s, at_ns, EV_TIMER, s->control.generation, d, 0, 0);
+}
+
+static void forget(struct sim *s, uint32_t d)
+{
+    for (uint32_t k = 0; k < REPLICAS_MAX; k++) {
+        struct record *r = &s->control.records[k];
+        if (!r->on || r->deployment != d || r->gone_ns == 0)
+            continue;
+        if (r->gone_ns <= s->now)
+            record_gone(s, r);
+        else
+            set_timer(s, d, r->gone_ns);
+    }
+}
 
 static enum roll_state roll_state_of(const struct record *r)
 {
@@ -161,55 +185,26 @@ static uint32_t gather(struct sim *s, uint32_t d, struct roll_replica *out, uint
     return n;
 }
 
-static uint32_t room_of(const struct sim *s, uint32_t d, uint32_t wanted)
+// Replicas for which there would be GPUs, beside those that are there.
+static uint32_t room_of(const struct sim *s)
 {
-    if (s->plan.gpus == 0)
-        return ROOM_ALL;
-    uint32_t mine = 0;
-    for (uint32_t k = 0; k < REPLICAS_MAX; k++)
-        mine += s->control.records[k].on && s->control.records[k].has_gpu &&
-                s->control.records[k].deployment == d;
-    uint32_t can = mine + s->plan.gpus - gpus_used(s);
-    return can > wanted ? can - wanted : 0;
-}
-
-static void set_timer(struct sim *s, uint32_t d, uint64_t at_ns)
-{
-    struct view *v = &s->control.views[d];
-    if (at_ns <= s->now || (v->timer_ns > s->now && v->timer_ns <= at_ns))
-        return;
-    v->timer_ns = at_ns;
-    sim_at(s, at_ns, EV_TIMER, s->control.generation, d, 0, 0);
-}
-
-// The target version has proven itself: then it is the one to go back to, and the one before is
-// not.
-static void note_worked(struct sim *s, uint32_t d, const struct roll_replica *r, uint32_t n)
-{
-    struct stored *st = &s->stored[d];
-    bool *worked = &s->versions[d][st->target].worked, old = false;
-    for (uint32_t k = 0; k < n; k++) {
-        old = old || !r[k].fresh;
-        if (!r[k].fresh || r[k].state != ROLL_READY)
-            continue;
-        if (s->now - r[k].ready_since_ns >= ROLL_PROVE_NS)
-            *worked = true;
-        else
-            set_timer(s, d, r[k].ready_since_ns + ROLL_PROVE_NS);
-    }
-    if (*worked && !old)
-        st->good = NOBODY;
+    return s->plan.gpus ? s->plan.gpus - gpus_used(s) : ROOM_ALL;
 }
 
 static void go_back(struct sim *s, uint32_t d)
 {
     struct stored *st = &s->stored[d];
     sim_say(s, "deployment %u goes back from version %u to %d", d, st->target, st->good);
-    HOLDS(s, s->versions[d][st->target].quality != GOOD, "roll-back",
+    HOLDS(s, s->versions[d][st->target].quality != GOOD, "good stays",
           "deployment %u left a good version", d);
     s->roll_backs++;
     st->target = (uint32_t)st->good;
     st->good = NOBODY;
+    s->control.views[d].was_healthy = false;
+    s->control.views[d].update_failed = st->rolled_back = true;
+    for (uint32_t k = 0; k < REPLICAS_MAX; k++)
+        if (s->control.records[k].deployment == d)
+            s->control.records[k].crashes = 0;
     dirty(s);
 }
 
@@ -221,6 +216,10 @@ static void act(struct sim *s, uint32_t d, const struct roll_in *in)
     if (out.roll_back) {
         go_back(s, d);
         return;
+    }
+    if (out.proven) { // from now on it is the one to go back to
+        s->versions[d][s->stored[d].target].worked = true;
+        s->stored[d].good = NOBODY;
     }
     for (uint32_t k = 0; k < out.n_drain; k++)
         for (uint32_t i = 0; i < REPLICAS_MAX; i++)
@@ -236,16 +235,26 @@ static void act(struct sim *s, uint32_t d, const struct roll_in *in)
     set_timer(s, d, out.again_ns);
 }
 
-static bool failed(const struct sim *s, uint32_t d, const struct roll_replica *r, uint32_t n)
+// What an ingress is told: nobody will answer.
+static bool failed(struct sim *s, uint32_t d, const struct roll_replica *r, uint32_t n)
 {
+    struct view *v = &s->control.views[d];
     struct deployment_sum sum = {.wanted = control_wanted(s, d),
-                                 .inspected = true,
-                                 .was_healthy = s->control.views[d].was_healthy};
+                                 .accepted = true,
+                                 .update_failed = v->update_failed,
+                                 .was_healthy = v->was_healthy,
+                                 .scales = true};
     for (uint32_t k = 0; k < n; k++) {
-        sum.running += r[k].state == ROLL_READY;
-        sum.failing += r[k].failures >= REPLICA_FAILURES_MAX;
+        bool leaves = r[k].state == ROLL_STOPPING;
+        sum.leaving += leaves;
+        sum.old += !leaves && !r[k].fresh;
+        sum.running += r[k].fresh && r[k].state == ROLL_READY;
+        sum.failing += !leaves && r[k].fresh && r[k].failures >= REPLICA_FAILURES_MAX;
     }
-    return deployment_state_of(&sum) == DS_DEPLOY_FAILED;
+    if (sum.running >= sum.wanted && sum.wanted > 0 && sum.old == 0)
+        v->was_healthy = true;
+    bool state = deployment_state_of(&sum) == DS_DEPLOY_FAILED && !v->update_failed;
+    return state || (sum.failing > 0 && sum.running == 0);
 }
 
 static bool step(struct sim *s, uint32_t d)
@@ -253,6 +262,7 @@ static bool step(struct sim *s, uint32_t d)
     struct view *v = &s->control.views[d];
     struct roll_replica replicas[REPLICAS_MAX];
     uint32_t running;
+    forget(s, d);
     uint32_t n = gather(s, d, replicas, &running);
     if (s->stored[d].exists) {
         uint32_t before = v->scale.target;
@@ -262,22 +272,16 @@ static bool step(struct sim *s, uint32_t d)
                     scale_why_text(v->scaled.why));
         check_scaled(s, d, before, &v->scaled);
         set_timer(s, d, v->scaled.again_ns);
-        note_worked(s, d, replicas, n);
     }
     uint32_t wanted = control_wanted(s, d);
     const struct roll_in in = {.wanted = wanted,
                                .percentage = s->plan.deployments[d].percentage,
-                               .room = room_of(s, d, wanted),
+                               .room = room_of(s),
                                .has_good = s->stored[d].exists && s->stored[d].good != NOBODY,
                                .replicas = replicas,
                                .n = n,
                                .now_ns = s->now};
     act(s, d, &in);
-    uint32_t fresh = 0;
-    for (uint32_t k = 0; k < n; k++)
-        fresh += replicas[k].fresh && replicas[k].state == ROLL_READY;
-    if (fresh >= wanted && fresh > 0)
-        v->was_healthy = true; // the target version is
     return failed(s, d, replicas, n);
 }
 
@@ -371,7 +375,7 @@ static void on_child(struct sim *s, const struct worker *w)
     HOLDS(s, r->version == w->version, "one version", "worker %u of %u/%u has version %u, not %u",
           w->number, w->deployment, w->index, w->version, r->version);
     r->worker = (int)w->number;
-    r->ready_since_ns = 0;
+    r->ready_since_ns = r->gone_ns = 0;
     apply(s, r, RE_STARTED);
     if (r->draining)
         let_go(s, r); // it was started while we let go of the one before
@@ -388,6 +392,8 @@ static void on_died(struct sim *s, const struct worker *w, bool for_good)
     apply(s, r, RE_DIED);
     if (for_good)
         record_gone(s, r);
+    else if (r->draining)
+        let_go(s, r); // it ended before the supervisor heard of it, and will be started again
 }
 
 static void on_listed(struct sim *s)
@@ -404,6 +410,7 @@ static void on_listed(struct sim *s)
         struct scale_conf conf = s->plan.deployments[d].scale;
         conf.max = s->stored[d].max;
         v->was_healthy = s->versions[d][s->stored[d].target].worked;
+        v->update_failed = s->stored[d].rolled_back;
         scale_init(&v->scale, &conf, s->now);
         scale_adopt(&v->scale, alive, s->now);
         check_forget(s, d, true);
@@ -445,24 +452,25 @@ static void on_message(struct sim *s, const struct event *e)
     case C_LISTED:
         on_listed(s);
         return;
-    case C_GONE:
-        if ((r = record_of(s, low, high)) && r->draining && r->worker == NOBODY)
-            record_gone(s, r);
-        return;
     }
     BUG("message %u", e->a);
 }
 
 /* ---- deeds ---- */
 
-static bool serves(const struct sim *s, uint32_t d, uint32_t version)
+// As many as wanted run, of the target version alone, and none has ended early.
+static bool serves(const struct sim *s, uint32_t d)
 {
+    uint32_t n = 0;
     for (uint32_t k = 0; k < REPLICAS_MAX; k++) {
         const struct record *r = &s->control.records[k];
-        if (r->on && r->deployment == d && r->version == version && r->life.state == RS_RUNNING)
-            return true;
+        if (!r->on || r->deployment != d || r->draining)
+            continue;
+        if (r->version != s->stored[d].target || r->life.state != RS_RUNNING || r->crashes > 0)
+            return false;
+        n++;
     }
-    return false;
+    return n > 0 && n >= control_wanted(s, d);
 }
 
 static void deploy(struct sim *s, const struct deed *deed)
@@ -481,13 +489,13 @@ static void deploy(struct sim *s, const struct deed *deed)
         *v = (struct view){.timer_ns = v->timer_ns};
         scale_init(&v->scale, &s->plan.deployments[d].scale, s->now);
         check_forget(s, d, true);
-    } else if (s->versions[d][st->target].worked ||
-               (st->good == NOBODY && serves(s, d, st->target))) {
-        st->good = (int)st->target;
+    } else if (s->versions[d][st->target].worked || serves(s, d)) {
+        st->good = (int)st->target; // else the one before it stays
     }
     st->target = version;
     st->due_ns = 0;
-    s->control.views[d].was_healthy = false; // this version never was
+    st->rolled_back = false;
+    s->control.views[d].was_healthy = s->control.views[d].update_failed = false;
     sim_say(s, "deployment %u gets version %u, quality %d", d, version, deed->quality);
 }
 

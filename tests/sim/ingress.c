@@ -341,6 +341,19 @@ static void leave(struct sim *s, uint32_t i, uint32_t d, uint32_t worker)
         }
 }
 
+// It is in no route any more: what it was asked for and what it lent goes back.
+static void let_go(struct sim *s, uint32_t i, uint32_t d, uint32_t worker)
+{
+    struct worker *w = s->workers[worker];
+    struct pair *p = &w->pairs[i];
+    leave(s, i, d, worker);
+    if (p->want_left > 0)
+        send(s, i, w, W_WANT, 0, 0);
+    if (p->grants > 0)
+        send(s, i, w, W_GIVE, p->grants, 0);
+    p->grants = p->want_left = 0;
+}
+
 static void join(struct sim *s, uint32_t i, struct worker *w)
 {
     struct front *f = &s->ingresses[i].fronts[w->deployment];
@@ -481,7 +494,7 @@ static void on_snapshot(struct sim *s, uint32_t i, const struct snapshot *snap)
         memcpy(f->index, snap->apps[d].index, sizeof f->index);
         for (uint32_t k = f->n_peers; k-- > 0;)
             if (!f->known || !named(f, s->workers[f->peers[k]]))
-                leave(s, i, d, f->peers[k]);
+                let_go(s, i, d, f->peers[k]);
         for (uint32_t k = 0; k < REPLICAS_MAX; k++)
             if (s->specs[k].on && s->specs[k].worker != NOBODY && s->specs[k].deployment == d)
                 join(s, i, s->workers[s->specs[k].worker]);

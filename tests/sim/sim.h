@@ -17,6 +17,7 @@
 #include "control/roll.h"
 #include "control/scale.h"
 #include "heap.h"
+#include "plan.h"
 #include "serve/queue.h"
 #include "supervise/restart.h"
 #include "worker/slots.h"
@@ -25,11 +26,7 @@
 #include <stdint.h>
 
 enum {
-    INGRESSES_MAX = 4,
-    DEPLOYMENTS_MAX = 3,
     VERSIONS_MAX = 64,
-    PHASES_MAX = 16,
-    DEEDS_MAX = 128,
     REPLICAS_MAX = 256, // control's records
     INDEX_MAX = 128,    // replica numbers of a deployment
     JOBS_MAX = 64,      // the largest max_ongoing_requests
@@ -73,71 +70,8 @@ enum event_kind {
 enum to_worker { W_SUBMIT, W_WANT, W_GIVE, W_CANCEL, W_LEFT };
 enum to_ingress { I_GRANT, I_RECALL, I_END, I_STATE, I_EOF };
 enum worker_event { WK_LOADED, WK_BROKEN, WK_CRASH, WK_HANG, WK_SICK, WK_WELL, WK_SLOTS, WK_LATE };
-enum to_control { C_LOAD, C_STATE, C_CHILD, C_ATTACHED, C_DIED, C_SPEC, C_LISTED, C_GONE };
+enum to_control { C_LOAD, C_STATE, C_CHILD, C_ATTACHED, C_DIED, C_SPEC, C_LISTED };
 enum to_supervisor { S_SPEC, S_RETIRE, S_KILL, S_LIST };
-
-// ---- what is drawn from the seed ----
-enum quality {
-    GOOD,
-    BAD_LOAD,   // ends while it loads
-    BAD_NEVER,  // loads for ever
-    BAD_CANARY, // loads, then says that it failed
-    BAD_SOON,   // ends soon after READY
-    BAD_HANG,   // hangs soon after READY
-    QUALITIES,
-};
-
-struct version {
-    enum quality quality;
-    uint64_t load_ns; // on average
-    bool worked;      // a replica of it was READY for ROLL_PROVE_NS
-};
-
-struct phase {
-    uint64_t start_ns;
-    double per_s;   // requests a second, 0: none
-    uint32_t burst; // at once, at the start
-};
-
-struct deployment_plan {
-    struct scale_conf scale;
-    double percentage;
-    uint32_t cap, queue_cap;
-    uint64_t timeout_ns, service_ns; // 0: no deadline; mean
-    double gone;                     // part of the clients that leave early
-    bool retry_safe;
-    struct phase phases[PHASES_MAX];
-    uint32_t n_phases;
-};
-
-enum deed_kind {
-    DEED_KILL_WORKER,
-    DEED_HANG_WORKER,
-    DEED_SICK_WORKER,
-    DEED_KILL_INGRESS,
-    DEED_KILL_CONTROL,
-    DEED_DEPLOY,
-    DEED_DELETE,
-    DEED_BOUNDS
-};
-struct deed {
-    uint64_t at_ns;
-    enum deed_kind kind;
-    uint32_t deployment;
-    enum quality quality; // DEED_DEPLOY
-    uint32_t number;      // of the deed; DEED_BOUNDS: the new maximum
-};
-
-struct plan {
-    uint32_t n_ingresses, n_deployments;
-    uint32_t gpus;              // 0: no replica needs one
-    uint64_t delay_ns, tail_ns; // of frames: usual, and one in a hundred
-    bool chaos, bad_late; // requests may be lost: processes are killed; versions fail after READY
-    uint64_t end_ns;      // load and deeds stop
-    struct deployment_plan deployments[DEPLOYMENTS_MAX];
-    struct deed deeds[DEEDS_MAX];
-    uint32_t n_deeds;
-};
 
 // ---- what is ----
 enum request_state { RQ_FREE, RQ_QUEUED, RQ_SUBMITTED };
@@ -221,6 +155,7 @@ struct record { // control's replica
     struct replica_life life;
     int worker; // or NOBODY
     uint64_t ready_since_ns;
+    uint64_t gone_ns; // draining without a process: forgotten then
 };
 
 struct view { // control's deployment
@@ -228,11 +163,11 @@ struct view { // control's deployment
     struct scale_out scaled;
     uint64_t timer_ns;
     uint32_t queued[INGRESSES_MAX], ongoing[INGRESSES_MAX];
-    bool was_healthy;
+    bool was_healthy, update_failed;
 };
 
 struct stored { // survives control
-    bool exists;
+    bool exists, rolled_back;
     uint32_t target;
     int good; // version or NOBODY
     uint32_t max;
@@ -248,8 +183,8 @@ struct control {
 };
 
 struct snapshot {
-    struct {
-        bool exists, failed;
+    struct { // no padding: compared as bytes
+        uint32_t exists, failed;
         uint64_t index[INDEX_MAX / 64];
     } apps[DEPLOYMENTS_MAX];
 };
@@ -296,10 +231,6 @@ __attribute__((noreturn, format(printf, 3, 4))) void sim_fail(struct sim *s, con
 __attribute__((format(printf, 2, 3))) void sim_say(const struct sim *s, const char *fmt,
                                                    ...); // with --trace
 #define HOLDS(s, cond, law, ...) ((cond) ? (void)0 : sim_fail(s, law, __VA_ARGS__))
-
-// plan.c
-void plan_draw(struct sim *s);
-void plan_big(struct sim *s, uint32_t requests);
 
 // ingress.c
 void ingress_on_event(struct sim *s, const struct event *e);

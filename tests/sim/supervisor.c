@@ -87,19 +87,18 @@ void supervisor_ended(struct sim *s, struct worker *w)
     sim_at(s, s->now + wait, EV_START, w->spec, spec->timer, 0, 0);
 }
 
-// A worker that is gone is nobody's; a spec without one goes at once, and control is told.
+// As keep_retire: without a worker named it is whoever runs there; a spec without one goes at once.
 static void retire(struct sim *s, uint32_t deployment, uint32_t index, int worker)
 {
-    if (worker != NOBODY) {
+    if (worker != NOBODY && s->workers[worker]->state != WS_DEAD) {
         s->workers[worker]->retired = true;
-        if (s->workers[worker]->state != WS_DEAD)
-            return;
+        return;
     }
     int k = find(s, deployment, index);
-    if (k == NOBODY || s->specs[k].worker != NOBODY)
-        return;
-    s->specs[k].on = false;
-    supervisor_tell(s, C_GONE, deployment | index << 8, 0);
+    if (k != NOBODY && s->specs[k].worker != NOBODY && worker == NOBODY)
+        s->workers[s->specs[k].worker]->retired = true;
+    else if (k != NOBODY && s->specs[k].worker == NOBODY)
+        s->specs[k].on = false;
 }
 
 static void list(struct sim *s)

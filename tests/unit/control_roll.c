@@ -41,7 +41,7 @@ static const struct {
     {"a sick one goes before a ready one", 1, ALL, 0.2, false, "fKq1 fR", "-0 sick 0"},
     {"one that stops is nobody", 2, ALL, 0.2, false, "fR fT", "+1 drain 1"},
     {"without room it must be gone first", 2, 0, 0.2, false, "fR fT", "drain 1"},
-    {"with room for one it need not", 2, 1, 0.2, false, "fR fT", "+1 drain 1"},
+    {"with a place it need not", 2, 1, 0.2, false, "fR fT", "+1 drain 1"},
     {"back-off", 2, ALL, 0.2, false, "fR fW", "backoff 1"},
     {"no GPU", 2, 0, 0.2, false, "fR fG", "gpu 1"},
 
@@ -56,7 +56,7 @@ static const struct {
     {"all at once", 3, ALL, 1, true, "oR oR oR", "+3"},
     {"room for one", 3, 1, 1, true, "oR oR oR", "+1"},
     {"what is gone is replaced at once", 3, ALL, 0.2, true, "oT oR oR fN", "+1 drain 0"},
-    {"but not without room", 3, 1, 0.2, true, "oT oR oR fN", "drain 0"},
+    {"but not without room", 3, 0, 0.2, true, "oT oR oR fN", "drain 0"},
     {"one by one", 3, ALL, 0.2, true, "oR oR oR fN", "-2+1"},
     {"a crashed old one is no one's loss", 3, ALL, 0.2, true, "oR oW oR fN", "-1+1"},
     {"nor many of them", 3, ALL, 0.2, true, "oW oK oS fN", "-2-1-0 +2"},
@@ -64,6 +64,10 @@ static const struct {
     {"nor does it drain then", 3, ALL, 0.2, true, "oR oW oR fr", "settle 3 again 0.7"},
     {"one that ended early must prove itself", 1, ALL, 0.2, true, "oR fNx1", "settle 1 again 21"},
     {"and then counts", 1, ALL, 0.2, true, "oR fRx1", "-0"},
+
+    {"the last place is its own", 1, 0, 0.2, true, "oR fS", "start 1"},
+    {"the last place is a surge's", 3, 0, 0.2, true, "oR oR oR fS", "start 3"},
+    {"and the old one's when it goes", 3, 0, 0.2, true, "oR oR oR fN", "-2"},
 
     {"no room: an old one goes first", 3, 0, 0.2, true, "oR oR oR", "-2"},
     {"then it is waited for", 3, 0, 0.2, true, "oR oR oT", "drain 2"},
@@ -156,7 +160,7 @@ static void write_out(const struct roll_in *in, const struct roll_out *out, cons
         append(text, size, "back ", out->wait_key);
     if (out->wait)
         append(text, size, waits[out->wait], out->wait_key);
-    if (out->again_ns) {
+    if (out->wait == ROLL_WAIT_SETTLE) {
         size_t len = strlen(text);
         snprintf(text + len, size - len, " again %g", (double)(out->again_ns - in->now_ns) / 1e9);
     }
@@ -172,27 +176,62 @@ static bool same(const char *a, const char *b) // but for spaces
     }
 }
 
+static uint32_t read_replicas(const char *p, struct roll_replica *replicas)
+{
+    uint32_t n = 0;
+    memset(replicas, 0, REPLICAS_MAX * sizeof *replicas);
+    for (; *p; n++) {
+        replicas[n].key = n;
+        p = read_replica(p, &replicas[n]);
+    }
+    return n;
+}
+
 static void replicas_follow_the_rules(void **state)
 {
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        struct roll_replica replicas[REPLICAS_MAX] = {{0}};
+        struct roll_replica replicas[REPLICAS_MAX];
         struct roll_in in = {.wanted = rows[i].wanted,
                              .percentage = rows[i].percentage,
                              .room = rows[i].room,
                              .has_good = rows[i].has_good,
                              .replicas = replicas,
+                             .n = read_replicas(rows[i].replicas, replicas),
                              .now_ns = NOW_S * NS_PER_S};
-        for (const char *p = rows[i].replicas; *p; in.n++) {
-            replicas[in.n].key = in.n;
-            p = read_replica(p, &replicas[in.n]);
-        }
         uint32_t drain[REPLICAS_MAX];
         struct roll_out out = roll_decide(&in, drain);
         char text[256];
         write_out(&in, &out, drain, text, sizeof text);
         if (!same(text, rows[i].want))
             fail_msg("%s: got \"%s\", not \"%s\"", rows[i].name, text, rows[i].want);
+    }
+}
+
+static void versions_are_proven(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *replicas;
+        bool proven;
+        double again_s;
+    } cases[] = {
+        {"", false, 0},       {"fR fR", true, 0},  {"fR fS", true, 0},  {"fr fN", false, 0.7},
+        {"fN fN", false, 21}, {"fR oR", false, 0}, {"oR oR", false, 0}, {"fR oT", true, 0},
+        {"fK fS", false, 0},  {"fT fS", false, 0}, {"fNx1", false, 21},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct roll_replica replicas[REPLICAS_MAX];
+        struct roll_in in = {.wanted = 2,
+                             .percentage = 0.2,
+                             .replicas = replicas,
+                             .n = read_replicas(cases[i].replicas, replicas),
+                             .now_ns = NOW_S * NS_PER_S};
+        uint32_t drain[REPLICAS_MAX];
+        struct roll_out out = roll_decide(&in, drain);
+        double again_s = out.again_ns ? (double)(out.again_ns - in.now_ns) / 1e9 : 0;
+        if (out.proven != cases[i].proven || again_s != cases[i].again_s)
+            fail_msg("%s: proven %d, again %g", cases[i].replicas, out.proven, again_s);
     }
 }
 
@@ -219,6 +258,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replicas_follow_the_rules),
+        cmocka_unit_test(versions_are_proven),
         cmocka_unit_test(early_ends_are_counted),
         cmocka_unit_test(waits_have_texts),
     };
