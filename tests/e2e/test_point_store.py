@@ -65,10 +65,11 @@ class Writer(threading.Thread):
         super().__init__()
         self.server, self.done = server, done
         self.wrong = None
+        self.stop = False  # one that was between two changes meets the next control
         self.start()
 
     def run(self):
-        while self.wrong is None:
+        while self.wrong is None and not self.stop:
             try:
                 status, answer = change(self.server, self.done + 1)
             except (OSError, http.client.HTTPException):
@@ -95,6 +96,7 @@ def kill_in_the_middle(server, done, dice):
         )
     time.sleep(dice.uniform(0, 0.02))
     kill(server)
+    writer.stop = True
     writer.join(20)
     assert not writer.is_alive() and writer.wrong is None, writer.wrong
     found = settled(server)
