@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "control/admin.h"
+#include "control/copies.h"
 #include "control/deploy.h"
 #include "control/desired.h"
 #include "control/doc.h"
@@ -60,6 +61,7 @@ static int open_all(struct control *c, struct err *err)
     list_init(&c->uncounted);
     list_init(&c->deploys);
     c->pass.run = on_pass;
+    c->copies_due = true; // of an earlier control
     CHECK(uv_loop_init(&c->loop) == 0);
     CHECK(turn_init(&c->turn, &c->loop) == 0);
     uv_timer_init(&c->loop, &c->watch);
@@ -419,6 +421,7 @@ static void on_watch(uv_timer_t *h)
     member_watch(c, now);
     member_bury(c);
     refresh_look(c);
+    copies_look(c);
     swap_look(c);
 }
 

@@ -11,12 +11,13 @@
  * nothing: what runs goes on, and the admin API says why.
  *
  * A pass    after every change: each deployment's deciders (scale, roll) compare what should be
- * with what is, and what they answer is done. Then the routes go out, if they differ. Parts     doc
- * (an accepted text), version (what replicas run), deploy (versions, replicas, the pass), desired
- * (store and deploys), probe (plugins looked at), refresh (plugin files that change), load (what
- * ingresses report), member (channels to the other processes), texts (orders, snapshot), gpus,
- * obituary, status, admin, swap (SIGHUP). Thread    one loop; probes and the count of GPUs run on
- * libuv's pool.
+ *           with what is, and what they answer is done. Then the routes go out, if they differ.
+ * Parts     doc (an accepted text), version (what replicas run), deploy (versions, replicas, the
+ *           pass), desired (store and deploys), probe (plugins looked at), refresh (plugin files
+ *           that change), copies (those that nobody uses), load (what ingresses report), member
+ *           (channels to the other processes), texts (orders, snapshot), gpus, obituary, status,
+ *           admin, swap (SIGHUP).
+ * Thread    one loop; probes and the count of GPUs run on libuv's pool.
  */
 #include "base/err.h"
 #include "base/list.h"
@@ -89,6 +90,8 @@ struct control {
     struct gpus gpus;
     bool gpus_counted;     // else probes wait before they ask for a plan
     struct list uncounted; // of struct probe
+    uint32_t n_probes;     // under way
+    bool copies_due;       // plugin copies may be unused, see copies.h
     struct list deploys;   // of struct deploy, in the order of their texts
     struct list members;
     struct turn_item pass; // something changed

@@ -187,10 +187,14 @@ static void forget_gauges(struct deploy *d, const struct version *v)
     d->target_gauge = NULL;
 }
 
+// Kept only where there is nothing else to show.
 static void set_refused(struct deploy *d, struct version *own_v)
 {
-    version_unref(d->refused);
-    d->refused = own_v;
+    drop(&d->refused);
+    if (d->target)
+        version_unref(own_v);
+    else
+        d->refused = own_v;
 }
 
 // The deploy goes on with what it has.

@@ -42,8 +42,9 @@ struct replica {
     struct deploy *deploy;
     struct member *member; // the newest process under its name, or NULL
     char version[VERSION_ID];
-    char *orders; // owned: as the supervisor has them
-    char *live;   // owned: what of them a running worker can be told
+    char copy[SHA256_HEX]; // of its plugin: the name of the copy's folder
+    char *orders;          // owned: as the supervisor has them
+    char *live;            // owned: what of them a running worker can be told
     double stall_s, grace_s;
     uint32_t restarts, crashes; // crashes: early ends, see roll.h
     uint64_t ready_ns, start_ns;

@@ -47,6 +47,7 @@ void probe_start(struct version *v)
 {
     struct probe *p = xcalloc(1, sizeof *p);
     p->control = v->control;
+    p->control->n_probes++;
     p->version = version_ref(v);
     p->plugin = v->conf->plugin;
     p->base_dir = v->doc->conf.dir;
@@ -116,6 +117,7 @@ static void finish(struct probe *p)
     struct version *v = p->version;
     struct deploy *d = v->deploy;
     v->stamp = p->stamp;
+    p->control->n_probes--;
     if (d && d->next == v && p->rc < 0) {
         snprintf(v->message, sizeof v->message, "%s", p->err.msg);
         deploy_refused(d, v);

@@ -268,6 +268,9 @@ static void set_orders(struct replica *r, char *own_orders)
     xfree(r->live);
     r->orders = own_orders;
     r->live = texts_live(j);
+    const char *dir = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "plugin_dir"));
+    const char *slash = dir ? strrchr(dir, '/') : NULL;
+    snprintf(r->copy, sizeof r->copy, "%s", slash ? slash + 1 : "");
     r->stall_s = seconds(j, "stall_timeout_s", STALL_S);
     r->grace_s = seconds(j, "graceful_shutdown_timeout_s", GRACE_S);
     cJSON_Delete(j);
@@ -379,6 +382,7 @@ static void remove_at(struct deploy *d, uint32_t i)
     struct replica *r = d->replicas[i];
     d->replicas[i] = d->replicas[--d->n_replicas];
     deploy_gpus_back(d->control, r->name);
+    d->control->copies_due = true;
     cJSON_Delete(r->last_words);
     xfree(r->orders);
     xfree(r->live);

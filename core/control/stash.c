@@ -284,3 +284,46 @@ static void remove_folder(const char *dir, const struct files *files)
             unlink(path);
     rmdir(dir);
 }
+
+/* ---- sweep ---- */
+
+static bool is_copy(const char *name)
+{
+    return strlen(name) == SHA256_HEX - 1 && strspn(name, "0123456789abcdef") == SHA256_HEX - 1;
+}
+
+static bool is_unfinished(const char *name)
+{
+    return strncmp(name, "new.", 4) == 0;
+}
+
+// With the files in it. Folders in it are none of ours: then it stays.
+static bool remove_copy(int parent, const char *name)
+{
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    for (struct dirent *e; (e = readdir(d));)
+        unlinkat(fd, e->d_name, 0);
+    closedir(d);
+    return unlinkat(parent, name, AT_REMOVEDIR) == 0;
+}
+
+uint32_t stash_sweep(const char *state_dir, bool (*keeps)(void *ctx, const char *sha256), void *ctx)
+{
+    char store[STASH_PATH_MAX];
+    DIR *d = path_of(store, "%s/plugins", state_dir) == 0 ? opendir(store) : NULL;
+    uint32_t gone = 0;
+    for (struct dirent *e; d && gone < STASH_SWEEP_MAX && (e = readdir(d));) {
+        bool unused = is_copy(e->d_name) ? !keeps(ctx, e->d_name) : is_unfinished(e->d_name);
+        if (unused)
+            gone += remove_copy(dirfd(d), e->d_name);
+    }
+    if (d)
+        closedir(d);
+    return gone;
+}

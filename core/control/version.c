@@ -40,6 +40,7 @@ void version_unref(struct version *v)
 {
     if (!v || --v->refs > 0)
         return;
+    v->control->copies_due = true;
     cJSON_Delete(v->probed);
     doc_unref(v->doc);
     xfree(v);

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from clients import Raw, WebSocket
@@ -466,6 +467,31 @@ def test_a_file_that_breaks_at_the_first_request_is_tried_once(server, plugins):
     assert s.log().count("SIGSEGV") == crashes
     gave_up(s, "new file")
     assert pids(s) == before and tag_of(s) == "one"
+
+
+def copies(server):
+    return {p.name for p in (server.state / "plugins").iterdir()}
+
+
+def test_copies_that_nobody_uses_go(server, plugins):
+    shutil.copy(TEST_PLUGINS / "fake_step.so", plugins.folder)
+    s = server([mine("one"), roller(name="other")], plugins=plugins.folder)
+    code = (TEST_PLUGINS / "fake_step.so").read_bytes()
+    plugins(code + b"0")
+    settled(s, before=deployment_of(s)["version"])
+    for i in range(4):  # behind the end of an ELF file there may be anything
+        was = deployment_of(s)["version"]
+        plugins(code + b"x" * (i + 1))
+        settled(s, before=was)
+    # good, and the one before it until a replica is proven; `other` is of its own file.
+    wait_for("the others went", 20, lambda: len(copies(s)) == 2, 0.2)
+    assert {Path(deployment_of(s, n)["plugin_path"]).parent.name for n in ("app", "other")} == copies(s)
+    plugins("fake_dlcrash")
+    gave_up(s, "new file")
+    wait_for("what was refused went", 10, lambda: len(copies(s)) == 2, 0.2)
+    os.kill(next(iter(pids(s).values())), signal.SIGKILL)
+    wait_for("it starts from its copy", 10, lambda: is_settled(app_of(s)))
+    assert tag_of(s) == "one"
 
 
 # ---- where there is no room ---------------------------------------------------------------------

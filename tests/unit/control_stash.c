@@ -143,6 +143,51 @@ static void leaves_nothing_behind_after_a_failure(void **state)
     assert_int_equal(rmdir(at("state/plugins")), 0); // empty
 }
 
+static bool is_named(void *ctx, const char *sha256)
+{
+    return strstr(ctx, sha256) != NULL;
+}
+
+static void copy_of(const char *text, char ret_dir[STASH_PATH_MAX])
+{
+    struct stash s;
+    write_file(at("p.so"), text);
+    assert_int_equal(stash_copy(at("p.so"), at("state"), &s, NULL), 0);
+    snprintf(ret_dir, STASH_PATH_MAX, "%s", s.dir);
+}
+
+static void sweeps_what_nobody_uses(void **state)
+{
+    (void)state;
+    static char dirs[2 * STASH_SWEEP_MAX][STASH_PATH_MAX], kept[STASH_PATH_MAX];
+    enum { N = 2 * STASH_SWEEP_MAX };
+    char text[16], known[] = "";
+    assert_int_equal(stash_sweep(at("state"), is_named, known), 0); // there is no folder yet
+    for (unsigned i = 0; i < N; i++) {
+        snprintf(text, sizeof text, "%u", i);
+        copy_of(text, dirs[i]);
+    }
+    copy_of("kept", kept);
+    mkdir(at("state/plugins/new.abcdef"), 0700); // of a copy that was cut short
+    write_file(at("state/plugins/new.abcdef/p.so"), "half");
+    mkdir(at("state/plugins/notes"), 0700); // not ours
+    mkdir(at("%s/folder", dirs[3] + strlen(root) + 1), 0700);
+    assert_int_equal(symlink(root, at("state/plugins/new.link")), 0); // never followed
+    write_file(at("treasure"), "x");
+
+    assert_int_equal(stash_sweep(at("state"), is_named, kept), STASH_SWEEP_MAX);
+    uint32_t gone = STASH_SWEEP_MAX, more;
+    while ((more = stash_sweep(at("state"), is_named, kept)) > 0)
+        gone += more;
+    assert_int_equal(gone, N - 1 + 1); // all but dirs[3], and new.abcdef
+    assert_true(has(kept, "p.so", "kept"));
+    assert_int_equal(access(dirs[3], F_OK), 0);
+    assert_int_equal(access(dirs[4], F_OK), -1);
+    assert_int_equal(access(at("state/plugins/new.abcdef"), F_OK), -1);
+    assert_int_equal(access(at("state/plugins/notes"), F_OK), 0);
+    assert_true(has(root, "treasure", "x"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +195,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(finds_paths_from_the_files_folder, set_up, tear_down),
         cmocka_unit_test_setup_teardown(copies_the_plugin_and_what_it_brings, set_up, tear_down),
         cmocka_unit_test_setup_teardown(copies_one_file_out_of_a_common_folder, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(leaves_nothing_behind_after_a_failure, set_up, tear_down)};
+        cmocka_unit_test_setup_teardown(leaves_nothing_behind_after_a_failure, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(sweeps_what_nobody_uses, set_up, tear_down)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
