@@ -134,18 +134,11 @@ static void drain_rolling(const struct roll_in *in, const struct sum *s, uint32_
     drain_some(in, true, extra_idle + extra_ready, drain, out);
 }
 
-// Places for replicas, beyond `wanted`, whoever has them now.
-static uint32_t beyond(const struct roll_in *in, const struct sum *s)
-{
-    uint64_t places = (uint64_t)in->n - s->no_gpu + in->room;
-    return places > in->wanted ? least(places - in->wanted, UINT32_MAX) : 0;
-}
-
 static uint32_t starts(const struct roll_in *in, const struct sum *s, uint32_t surge,
                        uint32_t drained)
 {
     uint64_t n = over(in->wanted, s->fresh);
-    uint64_t top = (uint64_t)in->wanted + surge, room = (uint64_t)in->wanted + beyond(in, s);
+    uint64_t top = (uint64_t)in->wanted + surge, room = (uint64_t)in->wanted + in->room;
     uint32_t stay = s->fresh + s->old - drained;
     if (s->old > 0)
         n = least(n, top > stay ? top - stay : 0);
@@ -241,7 +234,7 @@ struct roll_out roll_decide(const struct roll_in *in, uint32_t *drain)
     bool proven = any_proven(in);
     out.proven = proven && s.old == 0;
     explain(in, proven, &out);
-    uint32_t surge = s.fresh_no_gpu ? 0 : least(batch_of(in), beyond(in, &s));
+    uint32_t surge = s.fresh_no_gpu ? 0 : least(batch_of(in), in->room);
     if (in->wanted == 0) {
         drain_some(in, false, s.old, drain, &out);
         drain_some(in, true, s.fresh, drain, &out);

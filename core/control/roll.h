@@ -6,16 +6,17 @@
  *
  * One version   as many as are wanted. Too many: those not READY go first, then those with the
  *               fewest requests, then the newest.
- * Rolling       batch = max(1, floor(percentage * wanted)), as Ray's. Where `wanted` and a batch
- * fit, or some of it (what is there, and `room`), so many fresh ones are started beyond `wanted`,
- * and an old one is drained only while `wanted` settled ones stay: the old version serves all the
- * time. Where they don't, a batch of old ones is drained first; `wanted - batch` stay. Old ones
- * that are not READY serve nobody: they go once a fresh one has settled. Settled       READY for
- * ROLL_SETTLE_NS; for ROLL_PROVE_NS after an early end. Old ones always. Roll back     one fresh
- * replica failed ROLL_FAILURES_MAX times to start, or ended ROLL_CRASHES_MAX times early, and there
- * is a version to go back to. What the shell does then: makes that version the target, which then
- * has none to go back to. Once all old ones are gone and a fresh one is proven (READY for
- *               ROLL_PROVE_NS without an end), one bad replica is no reason any more.
+ * Rolling       batch = max(1, floor(percentage * wanted)), as Ray's. With room, min(batch, room)
+ *               fresh ones are started beyond `wanted`, and an old one is drained only while
+ *               `wanted` settled ones stay: the old version serves all the time. Without room a
+ *               batch of old ones is drained first; `wanted - batch` stay.
+ *               Old ones that are not READY serve nobody: they go once a fresh one has settled.
+ * Settled       READY for ROLL_SETTLE_NS; for ROLL_PROVE_NS after an early end. Old ones always.
+ * Roll back     one fresh replica failed ROLL_FAILURES_MAX times to start, or ended
+ *               ROLL_CRASHES_MAX times early, and there is a version to go back to. The shell makes
+ *               that version the target, which then has none to go back to. Once all old ones are
+ *               gone and a fresh one is proven (READY for ROLL_PROVE_NS without an end), one bad
+ *               replica is no reason any more.
  * Replicas      never change version: an old one is restarted by the supervisor while it is there,
  *               but never made anew.
  * No GPU        a replica that waits for one has nothing to give: while a fresh one waits there is
@@ -54,7 +55,8 @@ struct roll_replica {
 struct roll_in {
     uint32_t wanted;
     double percentage; // rolling_update_percentage, (0, 1]
-    uint32_t room;     // replicas that could be started now, beside those that are there
+    uint32_t room;     // replicas that may exist beyond `wanted`; 0 = no surge possible. Those that
+                       // are there beyond it already count: a surge's new one doesn't use it up
     bool has_good;     // a version before this one worked and can be gone back to
     const struct roll_replica *replicas; // all there are, those that drain too
     uint32_t n;

@@ -233,19 +233,19 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static void check_drained(struct sim *s, uint32_t d, const struct roll_in *in, uint32_t beyond,
+static void check_drained(struct sim *s, uint32_t d, const struct roll_in *in,
                           const struct count *before, const struct count *after)
 {
     uint32_t batch = (uint32_t)fmax(1, floor(in->percentage * in->wanted + rounding));
     uint32_t floor_n = in->wanted;
-    bool room = beyond > 0 && before->no_gpu == 0;
+    bool room = in->room > 0 && before->no_gpu == 0;
     if (before->no_gpu > 0)
         floor_n = least(floor_n, in->n - before->no_gpu);
     if (!room)
         floor_n = floor_n > batch ? floor_n - batch : 0;
     HOLDS(s, after->ready >= least(before->ready, floor_n), "enough serve",
           "deployment %u: %u of %u ready ones are left, %u are wanted, room %u", d, after->ready,
-          before->ready, in->wanted, beyond);
+          before->ready, in->wanted, in->room);
     if (room && before->old > after->old && before->ready <= in->wanted && in->wanted > 0)
         HOLDS(s, after->ready == before->ready, "old ones stay",
               "deployment %u: a ready one goes before its successor", d);
@@ -265,18 +265,16 @@ void check_rolled(struct sim *s, uint32_t d, const struct roll_in *in, const str
         return;
     }
     uint32_t batch = (uint32_t)fmax(1, floor(in->percentage * in->wanted + rounding));
-    uint32_t places = in->n - before.no_gpu + in->room;
-    uint32_t beyond = places > in->wanted ? places - in->wanted : 0; // they hold so many more
-    uint32_t surge = after.old > 0 ? least(batch, beyond) : 0;
+    uint32_t surge = after.old > 0 ? least(batch, in->room) : 0;
     uint32_t then = after.alive + out->start;
     HOLDS(s, out->start == 0 || then <= in->wanted + surge, "surge",
           "deployment %u: %u, wanted %u, surge %u", d, then, in->wanted, surge);
-    HOLDS(s, out->start == 0 || in->n + out->start <= in->wanted + beyond, "room",
-          "deployment %u: %u, wanted %u, room %u", d, in->n + out->start, in->wanted, beyond);
+    HOLDS(s, out->start == 0 || in->n + out->start <= in->wanted + in->room, "room",
+          "deployment %u: %u, wanted %u, room %u", d, in->n + out->start, in->wanted, in->room);
     HOLDS(s, out->start == 0 || after.fresh + out->start <= in->wanted, "surge",
           "deployment %u: %u new ones, wanted %u", d, after.fresh + out->start, in->wanted);
     if (in->wanted > 0)
-        check_drained(s, d, in, beyond, &before, &after);
+        check_drained(s, d, in, &before, &after);
     HOLDS(s, before.old > 0 || after.alive <= in->wanted, "no more than wanted",
           "deployment %u: %u, wanted %u", d, after.alive, in->wanted);
 }

@@ -185,10 +185,16 @@ static uint32_t gather(struct sim *s, uint32_t d, struct roll_replica *out, uint
     return n;
 }
 
-// Replicas for which there would be GPUs, beside those that are there.
-static uint32_t room_of(const struct sim *s)
+// Replicas beyond those wanted for which there are GPUs: what ours hold counts, and what is free.
+static uint32_t room_of(const struct sim *s, uint32_t d, uint32_t wanted)
 {
-    return s->plan.gpus ? s->plan.gpus - gpus_used(s) : ROOM_ALL;
+    if (s->plan.gpus == 0)
+        return ROOM_ALL;
+    uint32_t can = s->plan.gpus - gpus_used(s);
+    for (uint32_t k = 0; k < REPLICAS_MAX; k++)
+        can += s->control.records[k].on && s->control.records[k].has_gpu &&
+               s->control.records[k].deployment == d;
+    return can > wanted ? can - wanted : 0;
 }
 
 static void go_back(struct sim *s, uint32_t d)
@@ -276,7 +282,7 @@ static bool step(struct sim *s, uint32_t d)
     uint32_t wanted = control_wanted(s, d);
     const struct roll_in in = {.wanted = wanted,
                                .percentage = s->plan.deployments[d].percentage,
-                               .room = room_of(s),
+                               .room = room_of(s, d, wanted),
                                .has_good = s->stored[d].exists && s->stored[d].good != NOBODY,
                                .replicas = replicas,
                                .n = n,

@@ -56,7 +56,7 @@ static const struct {
     {"all at once", 3, ALL, 1, true, "oR oR oR", "+3"},
     {"room for one", 3, 1, 1, true, "oR oR oR", "+1"},
     {"what is gone is replaced at once", 3, ALL, 0.2, true, "oT oR oR fN", "+1 drain 0"},
-    {"but not without room", 3, 0, 0.2, true, "oT oR oR fN", "drain 0"},
+    {"but not without room", 3, 1, 0.2, true, "oT oR oR fN", "drain 0"},
     {"one by one", 3, ALL, 0.2, true, "oR oR oR fN", "-2+1"},
     {"a crashed old one is no one's loss", 3, ALL, 0.2, true, "oR oW oR fN", "-1+1"},
     {"nor many of them", 3, ALL, 0.2, true, "oW oK oS fN", "-2-1-0 +2"},
@@ -65,9 +65,9 @@ static const struct {
     {"one that ended early must prove itself", 1, ALL, 0.2, true, "oR fNx1", "settle 1 again 21"},
     {"and then counts", 1, ALL, 0.2, true, "oR fRx1", "-0"},
 
-    {"the last place is its own", 1, 0, 0.2, true, "oR fS", "start 1"},
-    {"the last place is a surge's", 3, 0, 0.2, true, "oR oR oR fS", "start 3"},
-    {"and the old one's when it goes", 3, 0, 0.2, true, "oR oR oR fN", "-2"},
+    {"room for one, which the new one has", 1, 1, 0.2, true, "oR fS", "start 1"},
+
+    {"and the next when an old one has gone", 3, 1, 0.2, true, "oR oR oR fN", "-2"},
 
     {"no room: an old one goes first", 3, 0, 0.2, true, "oR oR oR", "-2"},
     {"then it is waited for", 3, 0, 0.2, true, "oR oR oT", "drain 2"},
