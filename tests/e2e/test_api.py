@@ -66,7 +66,8 @@ def running(server, *names):
 
 def pids(server, app):
     (deployment,) = apps(server)[app]["deployments"].values()
-    return {r["replica_id"]: r["pid"] for r in deployment["replicas"]}
+    found = deployment["replicas"]
+    return {r["replica_id"]: r["pid"] for r in found if r["state"] != "STOPPING"}
 
 
 def answer(server, app, query=""):

@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static bool names_loopback(const char *host)
 {
     char name[TEXT_MAX];
-    strcpy(name, host);
+    memcpy(name, host, strlen(host) + 1);
     char *colon = strrchr(name, ':'), *bracket = strrchr(name, ']');
     if (colon && colon > bracket)
         *colon = '\0';

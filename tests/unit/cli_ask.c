@@ -150,7 +150,8 @@ static void check_row(const char *dir, size_t i)
         .method = "PUT", .path = "/x", .content_type = "a/b", .body = {"text", 4}};
     int rc = rows[i].change ? ask_change(&s, &q, &body, &err) : ask(&s, &q, &body, &err);
     const char *got = rc < 0 ? err.msg : buf_cstr(&body);
-    if (rc != rows[i].want || (rc < 0 ? !strstr(got, rows[i].says) : strcmp(got, rows[i].says)))
+    if (rc != rows[i].want ||
+        (rc < 0 ? !strstr(got, rows[i].says) : strcmp(got, rows[i].says) != 0))
         fail_msg("row %zu: %d '%s'", i, rc, got);
     shutdown(fake.fd, SHUT_RDWR);
     pthread_join(thread, NULL);
