@@ -202,7 +202,7 @@ void desired_config(struct control *c, struct cJSON *into)
 {
     list_for_each (n, &c->deploys) {
         const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
-        const struct version *v = d->next ? d->next : d->target ? d->target : d->good;
+        const struct version *v = d->next ? d->next : deploy_version(d); // one that failed too
         if (v && !d->deleting)
             cJSON_AddItemToObject(into, d->name, record_config(v->doc, d->name));
     }

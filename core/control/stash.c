@@ -112,29 +112,49 @@ static bool try_folder(const char *folder, const char *name, struct buf *tried, 
     return path_of(ret, "%s/%s/%s.so", folder, name, name) == 0 && is_file(ret);
 }
 
+// Whether the bytes in `from` are in `store` already, whole: then nothing needs room on the disk.
+static bool is_there(const char *from, const char *store, const struct files *files,
+                     struct stash *ret)
+{
+    char hex[SHA256_HEX], found[SHA256_HEX];
+    return copy_all(from, NULL, files, hex, NULL) == 0 &&
+           path_of(ret->dir, "%s/%s", store, hex) == 0 &&
+           path_of(ret->path, "%s/%s", ret->dir, files->names[0]) == 0 && is_file(ret->path) &&
+           copy_all(ret->dir, NULL, files, found, NULL) == 0 && strcmp(found, hex) == 0;
+}
+
+static int copy_new(const char *from, const char *store, const struct files *files,
+                    struct stash *ret, struct err *err)
+{
+    char temp[STASH_PATH_MAX], hex[SHA256_HEX];
+    if (path_of(temp, "%s/new.XXXXXX", store) < 0)
+        return err_set(err, SV_E_INVALID, "'%s' is too long a path", store);
+    if (!mkdtemp(temp))
+        return err_set(err, SV_E_INTERNAL, "making '%s': %s", temp, err_errno(errno));
+    int rc = copy_all(from, temp, files, hex, err);
+    if (rc == 0 && (path_of(ret->dir, "%s/%s", store, hex) < 0 ||
+                    path_of(ret->path, "%s/%s", ret->dir, files->names[0]) < 0))
+        rc = err_set(err, SV_E_INVALID, "'%s' is too long a path", store);
+    if (rc == 0)
+        rc = settle(temp, ret->dir, files, err);
+    else
+        remove_folder(temp, files);
+    return rc;
+}
+
 int stash_copy(const char *path, const char *state_dir, struct stash *ret, struct err *err)
 {
     struct files files = {.n = 0};
-    char store[STASH_PATH_MAX], temp[STASH_PATH_MAX], from[STASH_PATH_MAX], hex[SHA256_HEX];
-    if (path_of(from, "%s", path) < 0 || path_of(store, "%s/plugins", state_dir) < 0 ||
-        path_of(temp, "%s/new.XXXXXX", store) < 0)
+    char store[STASH_PATH_MAX], from[STASH_PATH_MAX];
+    if (path_of(from, "%s", path) < 0 || path_of(store, "%s/plugins", state_dir) < 0)
         return err_set(err, SV_E_INVALID, "a path of '%s' is longer than %d bytes", path,
                        STASH_PATH_MAX - 1);
+    const char *dir = dirname(from);
     int rc = os_mkdirs(store, 0700, err);
     if (rc == 0)
         rc = list_libraries(path, &files, err);
-    if (rc == 0 && !mkdtemp(temp))
-        rc = err_set(err, SV_E_INTERNAL, "making '%s': %s", temp, err_errno(errno));
-    if (rc == 0) {
-        rc = copy_all(dirname(from), temp, &files, hex, err);
-        if (rc == 0 && (path_of(ret->dir, "%s/%s", store, hex) < 0 ||
-                        path_of(ret->path, "%s/%s", ret->dir, files.names[0]) < 0))
-            rc = err_set(err, SV_E_INVALID, "'%s' is too long a path", store);
-        if (rc == 0)
-            rc = settle(temp, ret->dir, &files, err);
-        else
-            remove_folder(temp, &files);
-    }
+    if (rc == 0 && !is_there(dir, store, &files, ret))
+        rc = copy_new(dir, store, &files, ret, err);
     for (size_t i = 0; i < files.n; i++)
         xfree(files.names[i]);
     return rc < 0 ? err_ctx(err, "copying plugin '%s'", path) : 0;
@@ -216,6 +236,7 @@ static int list_libraries(const char *path, struct files *ret, struct err *err)
     return rc;
 }
 
+// to_dir NULL: the hash alone.
 static int copy_all(const char *from_dir, const char *to_dir, const struct files *files,
                     char ret_hex[SHA256_HEX], struct err *err)
 {
@@ -225,10 +246,10 @@ static int copy_all(const char *from_dir, const char *to_dir, const struct files
         char from[STASH_PATH_MAX], to[STASH_PATH_MAX];
         sha256_add(sum, files->names[i], strlen(files->names[i]) + 1);
         if (path_of(from, "%s/%s", from_dir, files->names[i]) < 0 ||
-            path_of(to, "%s/%s", to_dir, files->names[i]) < 0)
+            path_of(to, "%s/%s", to_dir ? to_dir : "", files->names[i]) < 0)
             rc = err_set(err, SV_E_INVALID, "'%s' is too long a path", files->names[i]);
         else
-            rc = copy_file(from, to, sum, err);
+            rc = copy_file(from, to_dir ? to : NULL, sum, err);
     }
     sha256_destroy(sum, rc == 0 ? ret_hex : NULL);
     return rc;
@@ -240,7 +261,7 @@ static int copy_bytes(int in, int out, struct sha256 *sum)
     ssize_t n;
     while ((n = read(in, piece, COPY_BYTES)) > 0) {
         sha256_add(sum, piece, (size_t)n);
-        for (ssize_t done = 0, w; done < n; done += w)
+        for (ssize_t done = 0, w; out >= 0 && done < n; done += w)
             if ((w = write(out, piece + done, (size_t)(n - done))) < 0) {
                 xfree(piece);
                 return -1;
@@ -255,10 +276,11 @@ static int copy_file(const char *from, const char *to, struct sha256 *sum, struc
     int in = open(from, O_RDONLY | O_CLOEXEC);
     if (in < 0)
         return err_set(err, SV_E_INTERNAL, "reading '%s': %s", from, err_errno(errno));
-    int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0500);
-    int rc = out < 0 ? -1 : copy_bytes(in, out, sum);
+    int out = to ? open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0500) : -1;
+    int rc = to && out < 0 ? -1 : copy_bytes(in, out, sum);
     if (rc < 0)
-        err_set(err, SV_E_INTERNAL, "copying '%s' to '%s': %s", from, to, err_errno(errno));
+        err_set(err, SV_E_INTERNAL, "copying '%s' to '%s': %s", from, to ? to : "nothing",
+                err_errno(errno));
     close(in);
     if (out >= 0)
         close(out);

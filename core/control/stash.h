@@ -9,6 +9,7 @@
  * Copy   to <state>/plugins/<sha256>/: the plugin, and when it lies in a folder of its own name
  * every other shared library there. The hash is taken of the bytes that are copied. Made in a
  *        temporary folder and renamed: a folder with a hash for a name is always whole.
+ *        What is there already, by its bytes, is not copied again: a full disk is no obstacle then.
  * Sweep  copies that nobody uses any more go, STASH_SWEEP_MAX at a time. Not while a copy is made.
  * Bounds STASH_FILES_MAX libraries beside a plugin.
  * Thread any; blocks on the disk.

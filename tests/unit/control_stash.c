@@ -4,11 +4,13 @@
 #include "control/stash.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -115,6 +117,15 @@ static void copies_the_plugin_and_what_it_brings(void **state)
     assert_int_equal(strlen(strrchr(a.dir, '/')), 65);
     assert_int_equal(stash_copy(at("p/p.so"), at("state"), &b, &err), 0); // the same again
     assert_string_equal(a.dir, b.dir);
+    struct rlimit was, none;
+    getrlimit(RLIMIT_FSIZE, &was);
+    none = was;
+    none.rlim_cur = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &none); // as where the disk is full
+    assert_int_equal(stash_copy(at("p/p.so"), at("state"), &b, &err), 0);
+    assert_string_equal(a.dir, b.dir);
+    setrlimit(RLIMIT_FSIZE, &was);
     write_file(at("p/libk.so.2"), "new kernels");
     assert_int_equal(stash_copy(at("p/p.so"), at("state"), &b, &err), 0);
     assert_string_not_equal(a.dir, b.dir);
