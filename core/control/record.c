@@ -163,6 +163,17 @@ static cJSON *base_of(struct control *c)
     return next;
 }
 
+// A text of applications alone leaves the server what it is, also the next time it starts.
+static bool speaks_of_server(const struct doc *doc)
+{
+    static const char *const keys[] = {"http_options", "admin", "logging_config",
+                                       "orphan_timeout_s"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        if (yaml_get(doc->conf.root, keys[i]))
+            return true;
+    return false;
+}
+
 int record_put(struct control *c, struct doc *doc, struct err *err)
 {
     cJSON *next = base_of(c), *apps = cJSON_CreateObject();
@@ -178,7 +189,8 @@ int record_put(struct control *c, struct doc *doc, struct err *err)
     }
     cJSON_DeleteItemFromObjectCaseSensitive(next, "apps");
     cJSON_AddItemToObject(next, "apps", apps);
-    set_text(next, "doc", doc->sha);
+    if (!text_of(next, "doc") || speaks_of_server(doc))
+        set_text(next, "doc", doc->sha);
     if (doc == c->server || !text_of(next, "server"))
         set_text(next, "server", doc->sha);
     return commit(c, next, doc, err);

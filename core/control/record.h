@@ -4,9 +4,10 @@
  * record - desired state in the store, and back.
  *
  *   desired        {"doc","server","seq","apps":{NAME:{"doc","order","seq","deployed_s"}}}: what
- * should run, one value, so that a change is one comparison. doc: the last text; server: the one
- * whose http options hold since the server was started; seq: of the last text. docs/<sha256>  a
- * text (control/doc.h); those that nothing names go with a later change good/<app>
+ * should run, one value, so that a change is one comparison. doc: the last text with http options
+ * and the like; server: the one whose http options hold since the server was started; seq: of the
+ * last text. docs/<sha256>  a text (control/doc.h); those that nothing names go with a later change
+ * good/<app>
  * {"order","doc","probed"}: the version a roll-back leads to failed/<app>   {"seq","message"}: that
  * text's version was given up; holds for that seq alone
  */

@@ -136,6 +136,11 @@ static void a_second_text_replaces_the_first(void **state)
     assert_int_equal(next.server->conf.http.port, 8124);
     put(&next, "", two);
     assert_int_equal(keys(&next, "docs/"), 1);
+    put(&next, "", "applications: [{name: d, route_prefix: /d, plugin: s}]\n");
+    close_control(&next);
+    recall(&next, 0); // that text says nothing of the server
+    assert_int_equal(next.server->conf.http.port, 8124);
+    assert_non_null(deploy_find(&next, "d"));
     close_control(&next);
 }
 
