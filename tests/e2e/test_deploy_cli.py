@@ -4,6 +4,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 
@@ -362,3 +363,15 @@ def test_resuming_listens_where_the_file_said(tmp_path):
         stop(process)
     got = salver(None, "serve", "--state", tmp_path / "state")
     assert got.returncode == 2 and "--allow-unauthenticated" in got.stderr
+
+
+def test_upgrade_says_what_came_of_it(server):
+    exe = server.folder / "salver-next"
+    shutil.copy(SALVER, exe)
+    got = salver(server, "upgrade", "/bin/true", env={"SALVER_ADDRESS": "http://127.0.0.1:1"})
+    assert got.returncode == 1 and "true' is no salver" in got.stderr
+    assert "did not go over to" in salver(server, "status").stdout
+    got = salver(server, "upgrade", exe)
+    assert got.returncode == 0, got.stderr
+    wait_for("it runs", 10, lambda: os.readlink(f"/proc/{server.process.pid}/exe") == str(exe))
+    assert server.get("/a").status == 200
