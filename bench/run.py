@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Salver against its peers and floors, in one run, interleaved. Prints Markdown.
 
-Usage: run.py [proxy] [sse] [start] [llm] [cost] [store]     (all without arguments; `make bench K=sse`)
+Usage: run.py [proxy] [sse] [start] [llm] [cost] [store] [wake]     (all without arguments; `make bench K=sse`)
 
 proxy  `echo` and a no-op that answers N bytes, through 1 ingress and 1 worker, against nginx that
        proxies to an nginx upstream with 1 worker each. All servers share one core, wrk has another.
@@ -11,6 +11,7 @@ start  from exec to the first answer; memory and processes of an idle server.
 llm    a language model against llama.cpp: llm_bench.py says how.
 cost   what the server around a language model costs: llm_cost.py.
 store  calls of control's store on the disk of the current folder, against append and fdatasync.
+wake   what waking from zero costs beside the worker's own start: wake.py.
 
 Environment: SALVER_BUILD (build), BENCH_ROUNDS (7), BENCH_SECONDS a run (3), BENCH_QUICK=1 for a
 look while developing, BENCH_SERVER_CORE (0), BENCH_LOAD_CORE (1).
@@ -452,7 +453,21 @@ def store(_folder):
     print()
 
 
-KINDS = {"proxy": proxy, "sse": sse, "start": start, "llm": llm, "cost": cost, "store": store}
+def wake(folder):
+    from wake import run
+
+    run(folder)
+
+
+KINDS = {
+    "proxy": proxy,
+    "sse": sse,
+    "start": start,
+    "llm": llm,
+    "cost": cost,
+    "store": store,
+    "wake": wake,
+}
 
 
 def main():

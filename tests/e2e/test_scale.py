@@ -3,6 +3,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import time
@@ -283,6 +284,64 @@ def test_no_request_fails_on_the_way_down(server, tmp_path):
     assert min(r["target"] for r in watch.rows[-5:]) <= 2
     assert {r.status for r in rows} == {200}
     assert len(rows) > 500
+
+
+# ---- changes while it sleeps -------------------------------------------------------------------
+
+
+def deploy(s, *apps):
+    code, answer = s.admin("PUT", "/api/serve/applications/", {"applications": list(apps)})
+    assert code == 200, answer
+    wait_for("it is accepted", 10, lambda: app_of(s, "a")["status"] != "DEPLOYING")
+
+
+def test_a_new_version_of_what_sleeps(server):
+    s = server([fake(config={"live": "one"})])
+    deploy(s, fake(config={"live": "one", "defaults": "note=1"}))
+    time.sleep(0.3)
+    assert not s.pids("worker"), "nobody asked for it"
+    wait_for("it is deployed", 5, lambda: app_of(s, "a")["status"] == "RUNNING")
+    deploy(s, fake(config={"live": "two", "defaults": "note=1"}))
+    (reply,) = gets(s, "/a/", 1).replies()
+    assert json.loads(reply.body)["live"] == "two"
+    wait_zero(s)
+
+
+def test_a_new_version_while_it_wakes(server):
+    s = server([fake(config={"do": "load:sleep=1000"})])
+    burst = gets(s, "/a/", 10)
+    wait_for("it starts", 5, lambda: s.pids("worker"))
+    deploy(s, fake(config={"do": "load:sleep=900", "live": "two"}))
+    assert statuses(burst.replies()) == {200: 10}
+    (reply,) = gets(s, "/a/", 1).replies()
+    assert reply.status == 200
+    wait_zero(s)
+
+
+def test_a_broken_version_of_what_sleeps(server):
+    s = server([fake(config={"live": "good"})])
+    assert statuses(gets(s, "/a/", 1).replies()) == {200: 1}
+    wait_zero(s)
+    deploy(s, fake(config={"live": "bad", "do": "load:fail=-500"}))
+    replies = gets(s, "/a/", 10, timeout=30).replies()
+    assert statuses(replies) == {200: 10}
+    assert {json.loads(r.body)["live"] for r in replies} == {"good"}
+    wait_for("it is told", 5, lambda: app_of(s, "a")["status"] == "DEPLOY_FAILED")
+    assert "load" in app_of(s, "a")["message"]
+    wait_zero(s)
+    assert statuses(gets(s, "/a/", 1).replies()) == {200: 1}
+
+
+def test_a_request_in_the_moment_of_falling_asleep(server):
+    s = server([fake(**block(look_back_period_s=0.1, downscale_delay_s=0))])
+    draw = random.Random(6)
+    asked = 60
+    for _ in range(asked):
+        (reply,) = gets(s, "/a/", 1, timeout=10).replies()
+        assert reply.status == 200, reply
+        time.sleep(draw.uniform(0.08, 0.18))
+    assert starts(s, "a") > asked // 10
+    wait_zero(s)
 
 
 # ---- other bounds ------------------------------------------------------------------------------
