@@ -10,6 +10,8 @@ import asyncio
 import collections
 import csv
 import json
+import re
+import subprocess
 import threading
 import time
 
@@ -57,7 +59,13 @@ def answers(server, path):
 
 
 def app_of(server, name):
-    return server.status()["applications"][name]
+    def look():  # a control that has just been started may not answer yet
+        try:
+            return server.status()["applications"].get(name)
+        except subprocess.CalledProcessError:
+            return None
+
+    return wait_for(f"control says what {name} is", 5, look)
 
 
 def deployment_of(server, name):
@@ -75,10 +83,8 @@ def at_zero(server, name):
 
 
 def starts(server, name):
-    """How many processes of the application were ever started and became ready."""
-    return sum(
-        1 for line in server.log().splitlines() if f"replica {name}/" in line and "is RUNNING" in line
-    )
+    """How many processes of the application became ready, ever."""
+    return len(re.findall(rf" worker {name}/\S+ ready: ", server.log()))
 
 
 async def talk(port, path, body, reply):
