@@ -5,6 +5,7 @@
  *
  * Live    max_ongoing_requests, max_batch_size, batch_wait_s, the time limits, the body and buffer
  *         limits, and options of `config` that the plugin marks SV_LIVE: reconfigure().
+ * Later   warm-up requests are for the next start: control gives them to the supervisor, too.
  * Order   reconfigure() first; the numbers hold once it has said yes. Whatever is refused leaves
  *         the old orders as they were, entirely.
  * Answer  exactly one ORDERED for each ORDERS, to whoever sent it, unless that link has ended:
