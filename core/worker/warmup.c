@@ -148,8 +148,8 @@ static void remember(struct warmup *w, struct request *r)
 void warmup_hear(struct hub *h, struct request *r)
 {
     struct warmup *w = &h->warmup;
-    if (r == w->now && r->sent && !w->heard_ns) {
-        w->heard_ns = clock_now_ns();
+    if (r == w->now && r->sent && !w->heard[0]) {
+        w->heard_ns = w->heard_ns ? w->heard_ns : clock_now_ns();
         remember(w, r);
     }
     emit_clear(&r->emit);
@@ -195,6 +195,15 @@ void warmup_over(struct hub *h, struct request *r)
 
 /* ---- time ---- */
 
+// What a callback sends may stay with it for long: the sign counts, not the bytes.
+static void look_for_output(struct warmup *w, uint64_t now)
+{
+    pthread_mutex_lock(&w->now->lock);
+    if (w->now->sent && !w->heard_ns)
+        w->heard_ns = now;
+    pthread_mutex_unlock(&w->now->lock);
+}
+
 void warmup_tick(struct hub *h, uint64_t now)
 {
     struct warmup *w = &h->warmup;
@@ -202,14 +211,17 @@ void warmup_tick(struct hub *h, uint64_t now)
         return;
     uint64_t progress = atomic_load(&h->engine.progress_ns);
     uint64_t since = progress > w->began_ns ? progress : w->began_ns;
-    double limit_s = h->orders.load_timeout_s;
-    if (now > since && (double)(now - since) >= limit_s * (double)NS_PER_S)
+    uint64_t limit = (uint64_t)(h->orders.load_timeout_s * (double)NS_PER_S);
+    if (now > since && now - since >= limit)
         fail(h, "%s within load_timeout_s (%g s)", w->again ? "was not taken" : "had no end",
-             limit_s);
-    if (w->again) {
+             h->orders.load_timeout_s);
+    if (w->again)
         make(h);
-    } else if (w->canary && w->now && w->heard_ns && !w->cancelled &&
-               now - w->heard_ns > WARMUP_LISTEN_NS) {
+    if (!w->canary || !w->now || w->cancelled)
+        return;
+    look_for_output(w, now);
+    uint64_t listen = limit / 4 < WARMUP_LISTEN_NS ? limit / 4 : WARMUP_LISTEN_NS;
+    if (w->heard_ns && now > w->heard_ns && now - w->heard_ns > listen) {
         w->cancelled = true;
         hub_cancel(h, w->now, WHY_CLIENT_GONE);
     }

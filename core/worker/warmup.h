@@ -8,7 +8,8 @@
  *         metric, and their answers are dropped as they come.
  * Order   one after the other, as the orders list them.
  * Canary  without any, where the orders want one: GET /, which is safe (RFC 9110, 9.2.1). Its
- *         answer may be anything; an endless one is cancelled after WARMUP_LISTEN_NS.
+ *         answer may be anything; an endless one is cancelled after WARMUP_LISTEN_NS, or a
+ *         quarter of load_timeout_s.
  * Fails   the start, with the request and what came: an end with a code of -500 or below, a status
  *         of 500 or above, another one than was expected, or no end within load_timeout_s since it
  *         was made or since the last progress(). A crash and SV_E_FATAL do what they always do.

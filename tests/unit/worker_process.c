@@ -248,7 +248,7 @@ static void test_failed_load(void **state)
 {
     (void)state;
     struct world w;
-    start(&w, "fake_step", "\"config\":{\"do\":\"load:fail=-507\"}");
+    start(&w, "fake_step", "\"config\":{\"do\":\"load:sleep=200,load:fail=-507\"}");
     expect_state(&w.ingress[0], WS_FAILED);
     int status = exit_status(&w);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);

@@ -18,9 +18,14 @@ static int traced(const char *what)
     return n;
 }
 
+// It loads for a moment: a worker that dies at once may do so before its ingress is attached.
 static void start_traced(struct world *w, const char *plugin, const char *config, const char *more)
 {
-    char all[1024];
+    static const char slow[] = "\"do\":\"load:sleep=100\"";
+    char all[1024], own[256];
+    snprintf(own, sizeof own, "%s%s%s", strstr(config, "\"do\"") ? "" : slow,
+             *config && !strstr(config, "\"do\"") ? "," : "", config);
+    config = own;
     truncate(trace_path, 0);
     snprintf(all, sizeof all, "\"max_ongoing_requests\":2,\"config\":{\"trace\":\"%s\"%s%s},%s",
              trace_path, *config ? "," : "", config, more);
@@ -30,6 +35,7 @@ static void start_traced(struct world *w, const char *plugin, const char *config
 #define POST(query, expect)                                                                        \
     "{\"method\":\"POST\",\"path\":\"/" query "\",\"content_type\":\"text/plain\","                \
     "\"body\":\"hello\",\"expect_status\":" expect "}"
+#define HANGS(...)   "\"load_timeout_s\":0.6,\"warmup_requests\":[" __VA_ARGS__ "]"
 #define WARMUPS(...) "\"load_timeout_s\":1,\"warmup_requests\":[" __VA_ARGS__ "]"
 
 static const struct warm {
@@ -41,6 +47,9 @@ static const struct warm {
     {"one, run", "fake_run", "", WARMUPS(POST("", "200")), 1, NULL},
     {"one, step", "fake_step", "", WARMUPS(POST("", "200")), 1, NULL},
     {"one, input", "fake_step", "\"stream_in\":true", WARMUPS(POST("", "200")), 1, NULL},
+    {"its body goes to input()", "fake_step",
+     "\"stream_in\":true,\"do\":\"load:sleep=100,input:fail=-422\"", WARMUPS(POST("", "200")), 1,
+     "was answered with 499, not 200"},
     {"one, several threads", "fake_run", "\"concurrency\":4", WARMUPS(POST("", "0")), 1, NULL},
     {"one, by a batch's wait", "fake_run", "\"max_batch\":8,\"batch_wait_us\":60000000",
      WARMUPS(POST("", "0")), 1, NULL},
@@ -68,14 +77,14 @@ static const struct warm {
      "was answered with 500: the fake plugin was told to fail"},
     {"a failure after output", "fake_step", "", WARMUPS(POST("?n=3&fail=-500&fail_after=2", "0")),
      1, "was answered with 500"},
-    {"no end, run", "fake_run", "", WARMUPS(POST("?hold=1", "0")), 1,
-     "(POST /?hold=1) had no end within load_timeout_s (1 s)"},
-    {"no end, step", "fake_step", "", WARMUPS(POST("?hold=1", "0")), 1, "had no end"},
-    {"no end of the output", "fake_step", "", WARMUPS(POST("?n=1000000&interval_ms=5", "0")), 1,
+    {"no end, run", "fake_run", "", HANGS(POST("?hold=1", "0")), 1,
+     "(POST /?hold=1) had no end within load_timeout_s (0.6 s)"},
+    {"no end, step", "fake_step", "", HANGS(POST("?hold=1", "0")), 1, "had no end"},
+    {"no end of the output", "fake_step", "", HANGS(POST("?n=1000000&interval_ms=5", "0")), 1,
      "had no end"},
-    {"a hang, run", "fake_run", "", WARMUPS(POST("?do=run:hang", "0")), 1, "had no end"},
-    {"a hang, step", "fake_step", "", WARMUPS(POST("?do=submit:hang", "0")), 0, "had no end"},
-    {"always put off", "fake_step", "\"refuse_first\":1000", WARMUPS(POST("", "0")), 0,
+    {"a hang, run", "fake_run", "", HANGS(POST("?do=run:hang", "0")), 1, "had no end"},
+    {"a hang, step", "fake_step", "", HANGS(POST("?do=submit:hang", "0")), 0, "had no end"},
+    {"always put off", "fake_step", "\"refuse_first\":1000", HANGS(POST("", "0")), 0,
      "was not taken within load_timeout_s"},
     {"a crash", "fake_run", "", WARMUPS(POST("?do=run:segv", "0")), 1, "SIGSEGV"},
     {"fatal", "fake_step", "", WARMUPS(POST("?fail=-599", "0")), 1, "told to fail"},
@@ -94,11 +103,11 @@ static const struct warm {
     {"a canary without end, run", "fake_run", "\"defaults\":\"n=1000000&interval_ms=5\"",
      "\"canary\":true", 1, NULL},
     {"a canary without end, step", "fake_step", "\"defaults\":\"n=1000000&interval_ms=5\"",
-     "\"canary\":true", 1, NULL},
+     "\"canary\":true,\"load_timeout_s\":2", 1, NULL},
     {"a canary that hangs", "fake_run", "\"defaults\":\"do=run:hang\"",
-     "\"canary\":true,\"load_timeout_s\":1", 1, "warm-up request 1 of 1 (GET /) had no end"},
-    {"a canary that crashes", "fake_step", "\"do\":\"submit:abort\"", "\"canary\":true", 0,
-     "SIGABRT"},
+     "\"canary\":true,\"load_timeout_s\":0.6", 1, "warm-up request 1 of 1 (GET /) had no end"},
+    {"a canary that crashes", "fake_step", "\"do\":\"load:sleep=100,submit:abort\"",
+     "\"canary\":true", 0, "SIGABRT"},
     {"a canary that is fatal", "fake_run", "\"defaults\":\"fail=-599\"", "\"canary\":true", 1,
      "told to fail"},
 };
@@ -157,7 +166,7 @@ static void test_stopped_while_warm(void **state)
 {
     (void)state;
     struct world w;
-    start_traced(&w, "fake_step", "", WARMUPS(POST("?hold=1", "0")));
+    start_traced(&w, "fake_step", "", HANGS(POST("?hold=1", "0")));
     while (traced("warmup") == 0)
         usleep(1000);
     SEND(&w.up, stop, 0, 0, .grace_ms = 5000);
@@ -170,7 +179,7 @@ static void test_says_what_it_warms(void **state)
 {
     (void)state;
     struct world w;
-    start_traced(&w, "fake_step", "", WARMUPS(POST("?hold=1", "0")));
+    start_traced(&w, "fake_step", "", HANGS(POST("?hold=1", "0")));
     struct wire_state m;
     do {
         expect(&w.ingress[0], WIRE_state);
