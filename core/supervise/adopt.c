@@ -278,17 +278,14 @@ static bool is_known(struct adopt *a, uint64_t child_id)
 static int take_orphan(struct guest *g, struct wire_frame *f, struct err *err)
 {
     struct wire_orphan m;
-    int rc = count_fds(f, 1, 2, err);
-    if (rc == 0)
-        rc = wire_get_orphan(f, &m, err);
-    if (rc == 0 && is_known(g->adopt, m.child_id))
-        rc =
-            err_set(err, SV_E_INVALID, "another one is child %llu", (unsigned long long)m.child_id);
-    if (rc < 0)
-        return rc;
+    if (count_fds(f, 1, 2, err) < 0 || wire_get_orphan(f, &m, err) < 0)
+        return err->code;
+    if (is_known(g->adopt, m.child_id))
+        return err_set(err, SV_E_INVALID, "another one is child %llu",
+                       (unsigned long long)m.child_id);
     int more = f->head.n_fds == 2 ? f->fds[1] : -1;
     bool worker = m.role == ROLE_WORKER;
-    rc = child_introduce(g->child, &m, f->fds[0], worker ? more : -1, err);
+    int rc = child_introduce(g->child, &m, f->fds[0], worker ? more : -1, err);
     if (rc < 0)
         return rc;
     g->listener = worker ? -1 : more;
@@ -303,13 +300,10 @@ static int take_fold(struct guest *g, struct wire_frame *f, struct err *err)
     struct wire_fold m;
     struct page *page;
     struct adopt *a = g->adopt;
-    int rc = count_fds(f, 1, 1, err);
-    if (rc == 0)
-        rc = wire_get_fold(f, &m, err);
-    if (rc == 0 && (rc = page_map(f->fds[0], &page, err)) == 0)
-        page_unmap(page);
-    if (rc < 0)
-        return rc;
+    if (count_fds(f, 1, 1, err) < 0 || wire_get_fold(f, &m, err) < 0 ||
+        page_map(f->fds[0], &page, err) < 0)
+        return err->code;
+    page_unmap(page);
     if (a->fold_fd >= 0)
         close(f->fds[0]); // all ingresses of one server share it
     else
@@ -322,16 +316,16 @@ static int take_held(struct guest *g, struct wire_frame *f, struct err *err)
     struct adopt *a = g->adopt;
     struct wire_held m;
     struct page *page;
-    int rc = count_fds(f, 1, 1, err);
-    if (rc == 0)
-        rc = wire_get_held(f, &m, err);
-    if (rc == 0 && (!*m.name || strlen(m.name) >= CHILD_NAME_MAX || a->n_held >= ADOPT_HELD_MAX))
-        rc = err_set(err, SV_E_INVALID, "a name of %zu bytes, or more than %d pages",
-                     strlen(m.name), ADOPT_HELD_MAX);
-    if (rc == 0 && (rc = page_map(f->fds[0], &page, err)) == 0)
-        page_unmap(page);
-    if (rc < 0)
-        return rc;
+    if (count_fds(f, 1, 1, err) < 0 || wire_get_held(f, &m, err) < 0)
+        return err->code;
+    if (!*m.name || strlen(m.name) >= CHILD_NAME_MAX || m.role < ROLE_CONTROL ||
+        m.role > ROLE_WORKER || a->n_held >= ADOPT_HELD_MAX)
+        return err_set(err, SV_E_INVALID,
+                       "a name of %zu bytes, role %u, or more than %d pages of the dead",
+                       strlen(m.name), m.role, ADOPT_HELD_MAX);
+    if (page_map(f->fds[0], &page, err) < 0)
+        return err->code;
+    page_unmap(page);
     struct held *h = xcalloc(1, sizeof *h);
     h->what = m;
     snprintf(h->name, sizeof h->name, "%s", m.name);

@@ -238,7 +238,7 @@ static int check_room(struct supervisor *s, const char *name, const struct spec 
     size_t have = 0, own = bytes;
     list_for_each (n, &s->specs) {
         const struct spec *spec = CONTAINER_OF(n, struct spec, node);
-        bytes += spec == old ? 0 : buf_len(&spec->orders);
+        bytes += old && spec == old ? 0 : buf_len(&spec->orders);
         have++;
     }
     if (strlen(name) >= CHILD_NAME_MAX)

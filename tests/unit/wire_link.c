@@ -516,6 +516,90 @@ static void a_large_frame_in_many_reads(void **state)
     free(json);
 }
 
+// What a program that was executed in the place of another sends goes on where that one stopped:
+// within a frame, and with the descriptors of the frames behind it.
+static void a_link_goes_on_after_an_exec(void **state)
+{
+    (void)state;
+    struct side a, b, c;
+    int sockets[2], copy;
+    struct err err;
+    static char filler[300 << 10];
+    assert_int_equal(os_socketpair(sockets, &err), 0);
+    side_open(&a, sockets[0], ROLE_SUPERVISOR, "supervisor");
+    side_open(&b, sockets[1], ROLE_WORKER, "w");
+    run_turns(3);
+    assert_true(a.link.greeted);
+    buf_clear(&b.seen);
+    for (uint64_t id = 1; id <= 8; id++) { // more than the socket takes while b does not read
+        wire_put_orders(&a.link.out, id, 0, &(struct wire_orders){.json = {filler, sizeof filler}});
+        int fd = temporary(id == 4 ? "four" : "other");
+        if (id % 4 == 0)
+            link_put_fds(&a.link, &fd, 1);
+        else
+            close(fd);
+        wire_put_page(&a.link.out, 100 + id, 0, &(struct wire_page){.child_id = id});
+    }
+    link_flush(&a.link);
+    size_t left = buf_len(&a.link.out);
+    assert_in_range(left, 1 << 20, 8 * sizeof filler - 1);
+    assert_int_equal(a.link.n_out_fds, 2);
+
+    // As upgrade.c and resume.c do it: what is unsent, then the same socket anew.
+    struct buf out = {0};
+    struct link_piece p = {.at = 0};
+    struct {
+        size_t at;
+        int fd;
+    } fds[2];
+    int n_fds = 0;
+    while (link_unsent(&a.link, &p)) {
+        assert_in_range(p.n_fds, 0, 1);
+        if (p.n_fds) {
+            fds[n_fds].at = buf_len(&out);
+            fds[n_fds++].fd = dup(p.fds[0]);
+        }
+        buf_put(&out, p.bytes.p, p.bytes.n);
+    }
+    assert_int_equal(buf_len(&out), left);
+    assert_int_equal(n_fds, 2);
+    copy = dup(a.link.fd);
+    buf_clear(&a.link.out); // the old program is gone without a word
+    side_finish(&a);
+
+    memset(&c, 0, sizeof c);
+    assert_int_equal(link_resume(&c.link, &loop, &turn, copy, true, "w", &ops, &c, &err), 0);
+    size_t done = 0;
+    for (int i = 0; i <= 2; i++) {
+        size_t end = i < 2 ? fds[i].at : buf_len(&out);
+        buf_put(&c.link.out, buf_head(&out) + done, end - done);
+        done = end;
+        if (i < 2)
+            link_put_fds(&c.link, &fds[i].fd, 1);
+    }
+    link_kick(&c.link);
+    run_turns(200);
+    wire_put_stop(&b.link.out, 7, 0, &(struct wire_stop){0});
+    link_kick(&b.link);
+    run_turns(5);
+
+    char want[512] = "";
+    for (int id = 1; id <= 8; id++)
+        sprintf(want + strlen(want), "orders:%d page:%d ", id, 100 + id);
+    char *seen = strdup(buf_cstr(&b.seen));
+    for (char *bar; (bar = strstr(seen, "| "));)
+        memmove(bar, bar + 2, strlen(bar + 2) + 1);
+    assert_string_equal(seen, want);
+    free(seen);
+    assert_int_equal(b.n_fds, 2);
+    assert_non_null(strstr(buf_cstr(&c.seen), "stop:7")); // and it still hears
+    for (int i = 0; i < b.n_fds; i++)
+        close(b.fds[i]);
+    buf_finish(&out);
+    side_finish(&b);
+    side_finish(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -531,6 +615,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(on_frame_may_close, setup, teardown),
         cmocka_unit_test_setup_teardown(close_sends_what_is_there, setup, teardown),
         cmocka_unit_test_setup_teardown(a_large_frame_in_many_reads, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_link_goes_on_after_an_exec, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
