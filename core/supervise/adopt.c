@@ -52,6 +52,7 @@ struct adopt {
     unsigned handles;        // that are not closed yet
     struct awaited *awaited; // owned
     size_t n_awaited, n_held;
+    size_t n_controls; // the first of the awaited
     struct list guests, held;
     uint64_t began_ns;
     bool killed, over;
@@ -86,7 +87,9 @@ int adopt_begin(struct supervisor *s, void (*done)(struct supervisor *s), struct
     s->adopt = a;
     a->began_ns = clock_now_ns();
     find_kin(a);
-    LOGI("%zu processes of an earlier server still run; taking them over", a->n_awaited);
+    if (a->n_awaited > a->n_controls)
+        LOGI("%zu processes of an earlier server still run; taking them over",
+             a->n_awaited - a->n_controls);
     uv_timer_init(&s->loop, &a->tick);
     uv_timer_start(&a->tick, on_tick, 0, ADOPT_TICK_MS);
     CHECK(uv_poll_init(&s->loop, &a->poll, fd) == 0);
@@ -95,7 +98,7 @@ int adopt_begin(struct supervisor *s, void (*done)(struct supervisor *s), struct
 }
 
 // The pidfd first, then a second look: a number that was reused meanwhile is not kin.
-static struct awaited *await(struct adopt *a, pid_t pid)
+static struct awaited *await(struct adopt *a, pid_t pid, int as)
 {
     for (size_t i = 0; i < a->n_awaited; i++)
         if (a->awaited[i].pid == pid)
@@ -103,7 +106,7 @@ static struct awaited *await(struct adopt *a, pid_t pid)
     int pidfd = a->n_awaited < ADOPT_MAX ? os_pidfd_open(pid, NULL) : -1;
     if (pidfd < 0)
         return NULL;
-    if (!kin_is(a->s->kin_fd, pid)) {
+    if (!kin_is(a->s->kin_fd, as, pid)) {
         close(pidfd);
         return NULL;
     }
@@ -111,14 +114,25 @@ static struct awaited *await(struct adopt *a, pid_t pid)
     return &a->awaited[a->n_awaited++];
 }
 
-static void find_kin(struct adopt *a)
+static void find(struct adopt *a, int as)
 {
     pid_t *pids = xcalloc(ADOPT_MAX, sizeof *pids);
-    a->awaited = xcalloc(ADOPT_MAX, sizeof *a->awaited);
-    size_t n = kin_find(a->s->kin_fd, pids, ADOPT_MAX);
+    size_t n = kin_find(a->s->kin_fd, as, pids, ADOPT_MAX);
     for (size_t i = 0; i < n && i < ADOPT_MAX; i++)
-        await(a, pids[i]);
+        await(a, pids[i], as);
     xfree(pids);
+}
+
+// A control without a supervisor leaves; but two of them must never be at one store, so it is
+// helped, and waited for.
+static void find_kin(struct adopt *a)
+{
+    a->awaited = xcalloc(ADOPT_MAX, sizeof *a->awaited);
+    find(a, CHANNEL_FD_KIN_CONTROL);
+    for (size_t i = 0; i < a->n_awaited; i++)
+        os_pidfd_kill(a->awaited[i].pidfd, a->awaited[i].pid, SIGKILL, true);
+    a->n_controls = a->n_awaited;
+    find(a, CHANNEL_FD_KIN);
 }
 
 static void on_poll(uv_poll_t *h, int status, int events)
@@ -142,7 +156,7 @@ static bool welcome(struct adopt *a, int own_socket)
     struct err err;
     if (os_unix_peer(own_socket, &uid, &pid, &err) < 0 || uid != geteuid() || pid <= 0)
         return false;
-    struct awaited *who = await(a, pid);
+    struct awaited *who = await(a, pid, CHANNEL_FD_KIN);
     int pidfd = who ? dup(who->pidfd) : -1;
     if (pidfd < 0)
         return false;
@@ -377,6 +391,11 @@ size_t adopt_count(const struct supervisor *s)
     list_for_each (it, &s->adopt->guests)
         n++;
     return n;
+}
+
+bool adopt_any(const struct supervisor *s)
+{
+    return s->adopt && s->adopt->n_awaited > s->adopt->n_controls;
 }
 
 int adopt_take_fold(struct supervisor *s)

@@ -13,6 +13,8 @@
  * have died since, which become graves. An ingress that listens elsewhere than we are to, or has a
  * place that is no more, is told to stop.
  *
+ * A control of the earlier server is killed: there must not be two.
+ *
  * Trust  a guest must have our uid and be one of kin.
  */
 #include "supervise/supervisor.h"
@@ -27,6 +29,7 @@ enum {
 
 // done(s) comes once, from the loop.
 int adopt_begin(struct supervisor *s, void (*done)(struct supervisor *s), struct err *err);
+bool adopt_any(const struct supervisor *s); // there were some, whatever became of them
 // In done: how many came; the fold page they brought, or -1.
 size_t adopt_count(const struct supervisor *s);
 int adopt_take_fold(struct supervisor *s);

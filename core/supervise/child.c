@@ -132,8 +132,8 @@ static int spawn(const struct child_start *start, const struct ends *e, pid_t *r
         fds[n++] = (struct os_fdmap){e->out_r, CHANNEL_FD_OUTPUT};
     else
         fds[n++] = (struct os_fdmap){start->fold_fd, CHANNEL_FD_FOLD};
-    if (start->role != ROLE_CONTROL) // which leaves at once when it is an orphan
-        fds[n++] = (struct os_fdmap){start->kin_fd, CHANNEL_FD_KIN};
+    int kin = start->role == ROLE_CONTROL ? CHANNEL_FD_KIN_CONTROL : CHANNEL_FD_KIN;
+    fds[n++] = (struct os_fdmap){start->kin_fd, kin};
     char self[] = "salver", role[16], name[CHILD_NAME_MAX];
     snprintf(role, sizeof role, "%s", wire_role_name(start->role));
     snprintf(name, sizeof name, "%s", start->name);

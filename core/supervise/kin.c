@@ -4,7 +4,6 @@
 #include "abi/plugin.h"
 #include "base/err.h"
 #include "base/os.h"
-#include "wire/channel.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,12 +32,12 @@ int kin_open(const char *state_dir, bool *ret_orphans, struct err *err)
     return fd;
 }
 
-size_t kin_find(int kin_fd, pid_t *ret_pids, size_t max)
+size_t kin_find(int kin_fd, int as, pid_t *ret_pids, size_t max)
 {
-    return os_find_holders(kin_fd, CHANNEL_FD_KIN, ret_pids, max);
+    return os_find_holders(kin_fd, as, ret_pids, max);
 }
 
-bool kin_is(int kin_fd, pid_t pid)
+bool kin_is(int kin_fd, int as, pid_t pid)
 {
-    return os_is_holder(pid, kin_fd, CHANNEL_FD_KIN);
+    return os_is_holder(pid, kin_fd, as);
 }

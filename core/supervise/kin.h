@@ -15,6 +15,6 @@ struct err;
 
 // The descriptor that children hold (close-on-exec here), locked.
 int kin_open(const char *state_dir, bool *ret_orphans, struct err *err);
-// Those who hold it and were not started by us; at most max: how many there are.
-size_t kin_find(int kin_fd, pid_t *ret_pids, size_t max);
-bool kin_is(int kin_fd, pid_t pid);
+// Those who hold it as `as`, at most max: how many there are.
+size_t kin_find(int kin_fd, int as, pid_t *ret_pids, size_t max);
+bool kin_is(int kin_fd, int as, pid_t pid);

@@ -175,7 +175,8 @@ static int open_all(struct supervisor *s, const struct args *a, struct err *err)
 // What control needs, then control. `adopted`: processes of an earlier server are ours now.
 static int start_control(struct supervisor *s, bool adopted, struct err *err)
 {
-    int rc = listeners_open(&s->listeners, s->host, s->want_port, s->want_ingress, s->orphans, err);
+    int rc =
+        listeners_open(&s->listeners, s->host, s->want_port, s->want_ingress, adopt_any(s), err);
     if (rc < 0)
         return rc;
     tell_port(s->listeners.port);

@@ -23,9 +23,10 @@ enum { // descriptors of a child that both sides of the channel know; ARCHITECTU
     CHANNEL_FD = 3,
     CHANNEL_FD_PAGE = 4,
     CHANNEL_FD_LOG = 5,
-    CHANNEL_FD_OUTPUT = 6, // worker
-    CHANNEL_FD_FOLD = 7,   // ingress, control
-    CHANNEL_FD_KIN = 8     // ingress, worker: held open it says that they live
+    CHANNEL_FD_OUTPUT = 6,     // worker
+    CHANNEL_FD_FOLD = 7,       // ingress, control
+    CHANNEL_FD_KIN = 8,        // ingress, worker: held open it says that they live
+    CHANNEL_FD_KIN_CONTROL = 9 // the same of control, which nobody takes over
 };
 enum { CHANNEL_RETRY_MS = 100, CHANNEL_DIR_MAX = 4096 };
 #define CHANNEL_SOCKET "supervisor.sock" // in the state folder

@@ -5,6 +5,7 @@ them over. Nobody who sends requests notices any of it."""
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import Child, Load, Server, application, figures, free_port, request, wait_for
+from harness import Child, Load, Server, application, figures, free_port, request, size, wait_for
 
 WITHIN_S = 10
 
@@ -348,6 +349,53 @@ def test_a_stopped_orphan_is_killed(tmp_path):
         adopted(server, 2)
         for _ in range(50):
             assert answers(server)
+
+
+def test_a_stopped_control_is_killed(tmp_path):
+    """There are never two at one store, and none is left over."""
+    with serve(tmp_path, fake()) as server:
+        control = server.children("control")[0].pid
+        os.kill(control, signal.SIGSTOP)
+        before = kin(server)
+        kill_supervisor(server)
+        assert alive(control)
+        start_again(server)
+        adopted(server)
+        assert not alive(control)
+        assert kin(server) == before
+
+
+def test_killed_at_any_moment(tmp_path):
+    """The supervisor, and somebody else, again and again, also while it takes over."""
+    seed = int(os.environ.get("SALVER_SEED", random.randrange(1 << 30)))
+    print("seed", seed)
+    dice = random.Random(seed)
+    with serve(tmp_path, fake(num_replicas=3), http={"num_ingress": 2}) as server:
+        for _ in range(size(12, 200)):
+            time.sleep(dice.random() * dice.choice((0.03, 0.3)))
+            victims = dice.sample(kin(server), 1) if dice.random() < 0.5 and kin(server) else []
+            for c in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(c.pid, dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)))
+            kill_supervisor(server)
+            start_again(server)
+        wait_for("all is well", 60, lambda: is_running(server, 3))
+        wait_for("nobody is there twice", 20, lambda: len({c.name for c in kin(server)}) == 5)
+        assert len(kin(server)) == 5
+        for _ in range(100):
+            assert server.get("/fake").status == 200
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+        assert gone(server)
+        everybody = [c for c in os.listdir("/proc") if c.isdigit() and holds(c, server)]
+        assert not everybody, "nobody holds children.lock any more"
+
+
+def holds(pid, server):
+    lock = str(server.state / "children.lock")
+    with contextlib.suppress(OSError):
+        return any(os.readlink(f"/proc/{pid}/fd/{n}") == lock for n in (8, 9))
+    return False
 
 
 def test_a_second_server_is_refused_all_the_while(tmp_path):

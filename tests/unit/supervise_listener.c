@@ -104,10 +104,71 @@ static void one_server_a_folder(void **state)
     assert_non_null(strstr(err.msg, dir));
 }
 
+static int copy_of(const struct listeners *l, uint32_t i)
+{
+    return dup(l->fds[i]);
+}
+
+// What an ingress of an earlier server brings is used if it listens where we are to.
+static void a_socket_that_fits_is_adopted(void **state)
+{
+    (void)state;
+    struct listeners old, new;
+    struct err err;
+    char why[64];
+    listeners_init(&old);
+    listeners_init(&new);
+    assert_int_equal(listeners_open(&old, "127.0.0.1", 0, 3, false, &err), 0);
+    const struct {
+        const char *host;
+        int port; // off the old one; 1000000: any
+        uint32_t n, place;
+        const char *refusal; // NULL: adopted
+    } rows[] = {
+        {"127.0.0.1", 1, 2, 0, "it does not listen on"},
+        {"127.0.0.2", 0, 2, 0, "it does not listen on"},
+        {"0.0.0.0", 0, 2, 0, "it does not listen on"},
+        {"::1", 0, 2, 0, "it does not listen on"},
+        {"127.0.0.1", 0, 2, 2, "its place is 2"},
+        {"127.0.0.1", 0, 2, 1, NULL},
+        {"127.0.0.1", 0, 2, 1, NULL}, // another process at that place: the same socket
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int fd = copy_of(&old, 0);
+        int rc = listeners_adopt(&new, rows[i].host, (uint16_t)(old.port + rows[i].port), rows[i].n,
+                                 rows[i].place, fd, &err);
+        assert_int_equal(rc < 0, rows[i].refusal != NULL);
+        if (rc < 0) {
+            snprintf(why, sizeof why, "%.40s", err.msg);
+            if (!strstr(why, rows[i].refusal))
+                fail_msg("row %zu: %s", i, err.msg);
+            close(fd);
+        }
+    }
+    int adopted = new.fds[1], pair[2];
+    assert_true(adopted >= 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_true(listeners_adopt(&new, "127.0.0.1", old.port, 2, 0, pair[0], &err) < 0);
+    close(pair[0]);
+    close(pair[1]);
+
+    // The other place is bound anew beside it, on the same port, though others are there too.
+    assert_true(listeners_open(&new, "127.0.0.1", old.port, 2, false, &err) < 0);
+    int again = copy_of(&old, 0);
+    assert_int_equal(listeners_adopt(&new, "127.0.0.1", 0, 2, 1, again, &err), 0);
+    assert_int_equal(listeners_open(&new, "127.0.0.1", 0, 2, true, &err), 0);
+    assert_int_equal(new.port, old.port);
+    assert_int_equal(new.fds[1], again);
+    assert_int_equal(port_of(new.fds[0]), old.port);
+    listeners_finish(&old);
+    listeners_finish(&new);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_share_one_port), cmocka_unit_test(a_port_in_use_is_refused),
-        cmocka_unit_test(a_name_that_is_no_host_is_refused), cmocka_unit_test(one_server_a_folder)};
+        cmocka_unit_test(a_name_that_is_no_host_is_refused), cmocka_unit_test(one_server_a_folder),
+        cmocka_unit_test(a_socket_that_fits_is_adopted)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
