@@ -6,6 +6,7 @@
 #include "base/os.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,6 +28,9 @@ int channel_open(struct channel *c, uv_loop_t *loop, struct turn *turn, enum wir
     *c = (struct channel){
         .ops = ops, .ctx = ctx, .loop = loop, .turn = turn, .role = role, .name = name};
     fcntl(CHANNEL_FD_KIN, F_SETFD, FD_CLOEXEC); // who runs a program does not lend it our life
+    // Who is stopped when its parent dies gets SIGHUP, and SIGCONT behind it (setpgid(2)): it goes
+    // on.
+    signal(SIGHUP, SIG_IGN);
     uv_timer_init(loop, &c->timer);
     return link_open(&c->link, loop, turn, CHANNEL_FD, role, name, &link_ops, c, err);
 }

@@ -3,6 +3,7 @@
 them over. Nobody who sends requests notices any of it."""
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import pytest
 from harness import Child, Load, Server, application, figures, free_port, request, size, wait_for
 
 WITHIN_S = 10
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def fake(**deployment):
@@ -351,18 +353,38 @@ def test_a_stopped_orphan_is_killed(tmp_path):
             assert answers(server)
 
 
+@contextlib.contextmanager
+def parent_of_orphans():
+    """As an init that is in our session: else the kernel ends who is stopped with its parent (a
+    process group that becomes an orphan gets SIGHUP and SIGCONT; setpgid(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
 def test_a_stopped_control_is_killed(tmp_path):
     """There are never two at one store, and none is left over."""
-    with serve(tmp_path, fake()) as server:
+    with parent_of_orphans(), serve(tmp_path, fake()) as server:
         control = server.children("control")[0].pid
         os.kill(control, signal.SIGSTOP)
         before = kin(server)
         kill_supervisor(server)
+        time.sleep(0.5)
         assert alive(control)
         start_again(server)
         adopted(server)
         assert not alive(control)
         assert kin(server) == before
+        reap()
+
+
+def reap():
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def test_killed_at_any_moment(tmp_path):
@@ -396,6 +418,18 @@ def holds(pid, server):
     with contextlib.suppress(OSError):
         return any(os.readlink(f"/proc/{pid}/fd/{n}") == lock for n in (8, 9))
     return False
+
+
+def test_who_is_stopped_with_its_supervisor_goes_on(tmp_path):
+    with serve(tmp_path, fake(num_replicas=2)) as server:
+        before = kin(server)
+        for c in before:
+            os.kill(c.pid, signal.SIGSTOP)
+        kill_supervisor(server)
+        assert answers(server)
+        start_again(server)
+        adopted(server, 2)
+        assert kin(server) == before
 
 
 def test_a_second_server_is_refused_all_the_while(tmp_path):
