@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -214,6 +215,63 @@ def answers(server, path="/fake"):
     with contextlib.suppress(OSError):
         return server.get(path, timeout=5).status == 200
     return False
+
+
+def test_the_adopted_are_no_orphans_any_more(tmp_path):
+    with serve(tmp_path, fake(), orphan_timeout_s=1) as server:
+        before = kin(server)
+        for _ in range(2):
+            kill_supervisor(server)
+            start_again(server)
+            adopted(server)
+        time.sleep(2)
+        assert kin(server) == before
+        assert answers(server)
+
+
+def test_last_words_of_an_adopted_worker(tmp_path):
+    """What it was doing is in its page, what it had printed in the pipe that was handed over."""
+    with serve(tmp_path, fake()) as server:
+        kill_supervisor(server)
+        server.log_path = tmp_path / "second.log"  # the adopted ones log there from now on
+        start_again(server)
+        adopted(server)
+        pid = kin(server, "worker")[0].pid
+        assert server.get("/fake?do=print=lastwords,segv").status == 502
+        words = wait_for("last words", 10, lambda: last_words(server))
+        assert words["pid"] == pid
+        assert words["signal"] == signal.SIGSEGV
+        assert words["callback"] == "run"
+        assert any("lastwords" in line for line in words["log"])
+        assert re.search(r"fake/fake/0 \(pid %d, generation 0\) died: signal 11" % pid, server.log())
+        server.process.terminate()
+        assert server.process.wait(15) == 0
+        assert re.search(r"ingress ingress/0\[\d+\] draining", server.log())
+
+
+def last_words(server):
+    s = status(server)
+    return s and s["applications"]["fake"]["deployments"]["fake"]["replicas"][0]["last_words"]
+
+
+def test_strangers_are_turned_away(tmp_path):
+    """Only who holds children.lock is a child; and nobody else may even try."""
+    with serve(tmp_path, fake(num_replicas=2)) as server:
+        kill_supervisor(server)
+        stuck = kin(server, "worker")[0].pid
+        os.kill(stuck, signal.SIGSTOP)  # so that the socket is there for a while
+        start_again(server)
+        path = server.state / "supervisor.sock"
+        wait_for("the socket", 5, path.exists)
+        assert path.stat().st_mode & 0o777 == 0o600
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(3)
+                s.connect(str(path))
+                assert s.recv(1) == b"", "closed without a word"
+        os.kill(stuck, signal.SIGCONT)
+        adopted(server, 2)
+        assert stuck in pids(server)
 
 
 def test_a_stop_leaves_nothing_behind(tmp_path):

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// A supervisor that executes itself anew: what is half said in both directions goes on.
+#include "supervise_world.h"
+
+enum { LARGE_ORDERS = 3 << 20, SLOW_ENDS = 3 }; // BOOT's bytes that a socket does not hold
+
+/* ---- the children ---- */
+
+static void put_file(const char *dir, const char *name, const char *text)
+{
+    char path[256], part[256];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    snprintf(part, sizeof part, "%s/%s.part", dir, name);
+    FILE *f = fopen(part, "w");
+    CHECK(f);
+    fputs(text, f);
+    fclose(f);
+    CHECK(rename(part, path) == 0);
+}
+
+static void fill(char *orders)
+{
+    for (size_t i = 0; i < LARGE_ORDERS; i++)
+        orders[i] = (char)('a' + i % 23);
+}
+
+static void ask_upgrade(struct buf *out)
+{
+    wire_put_upgrade(out, 0, 0, &(struct wire_upgrade){.path = ""}); // itself
+}
+
+// A spec of which the supervisor has half when it changes, and gets the rest afterwards.
+static void upgrade_within_a_frame(void)
+{
+    struct buf out = {0}, spec = {0};
+    struct wire_upgraded done;
+    struct wire_frame f;
+    static char orders[LARGE_ORDERS];
+    fill(orders);
+    wire_put_spec(
+        &spec, 0, 0,
+        &(struct wire_spec){
+            .name = "late/d/0", .role = ROLE_WORKER, .restart = 1, .orders = {orders, 2000000}});
+    ask_upgrade(&out);
+    buf_put(&out, buf_head(&spec), 1500000);
+    buf_consume(&spec, 1500000);
+    say(&out);
+    do
+        f = hear();
+    while (f.head.kind != WIRE_upgraded);
+    CHECK(wire_get_upgraded(&f, &done, NULL) == 0 && done.code == 0);
+    say(&spec);
+}
+
+static int control(void)
+{
+    struct wire_boot boot = hear_boot(ROLE_CONTROL, "control");
+    static char orders[LARGE_ORDERS];
+    fill(orders);
+    if (boot.generation == 0) {
+        say_spec("slow/d/0", ROLE_WORKER, (struct bytes){orders, sizeof orders});
+        for (int i = 0; i < SLOW_ENDS; i++) { // its ends are counted over the upgrade
+            char name[16];
+            snprintf(name, sizeof name, "i/%d", i);
+            say_spec(name, ROLE_WORKER, (struct bytes){"{}", 2});
+        }
+        for (int met = 0; met < 1 + SLOW_ENDS;)
+            met += hear().head.kind == WIRE_attach;
+        upgrade_within_a_frame();
+        return serve_nobody();
+    }
+    write_list(boot.state_dir);
+    return serve_nobody();
+}
+
+// Reads nothing before the test says so. Then: all of BOOT, and a control of each supervisor.
+static int slow(void)
+{
+    struct wire_frame f;
+    struct wire_boot boot;
+    struct wire_attach attach;
+    static char orders[LARGE_ORDERS], seen[4096];
+    fill(orders);
+    char go[256];
+    snprintf(go, sizeof go, "%s/go", getenv("SUPERVISE_DIR"));
+    while (access(go, F_OK) < 0)
+        usleep(5000);
+    boot = hear_boot(ROLE_WORKER, "slow/d/0");
+    bool whole = boot.orders.n == sizeof orders && !memcmp(boot.orders.p, orders, sizeof orders);
+    int n = snprintf(seen, sizeof seen, "boot %s\n", whole ? "whole" : "broken");
+    for (int controls = 0; controls < 2;) {
+        f = hear();
+        if (f.head.kind != WIRE_attach || wire_get_attach(&f, &attach, NULL) < 0)
+            continue;
+        controls++;
+        n += snprintf(seen + n, sizeof seen - (size_t)n, "%s %u with %u\n", attach.name,
+                      attach.generation, f.head.n_fds);
+    }
+    put_file(boot.state_dir, "slow", seen);
+    return serve_nobody();
+}
+
+/* ---- the test ---- */
+
+static void what_is_half_said_goes_on(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/supervise_upgrade.XXXXXX", list[8192];
+    assert_non_null(mkdtemp(dir));
+    setenv("SUPERVISE_DIR", dir, 1);
+    pid_t pid = start_supervisor(dir);
+    snprintf(list, sizeof list, "%s", wait_file(dir, "list"));
+    put_file(dir, "go", "");
+    const char *seen = wait_file(dir, "slow");
+    assert_string_equal(seen, "boot whole\ncontrol 0 with 2\ncontrol 1 with 2\n");
+    assert_int_equal(stop(pid), 0);
+    remove_dir(dir);
+    assert_non_null(strstr(list, "spec slow/d/0 worker place 0 restart 1:  (3145728)\n"));
+    assert_non_null(strstr(list, "spec late/d/0 worker place 0 restart 1:  (2000000)\n"));
+    assert_non_null(strstr(list, "child slow/d/0\n"));
+    assert_non_null(strstr(list, "child late/d/0\n"));
+    assert_non_null(strstr(list, "listed 5\n"));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "supervisor") == 0)
+        return supervisor_main(argc - 2, argv + 2);
+    if (argc == 3 && strcmp(argv[1], "control") == 0)
+        return control();
+    if (argc == 3 && strcmp(argv[2], "slow/d/0") == 0)
+        return slow();
+    if (argc == 3) {
+        fcntl(CHANNEL, F_SETFL, 0);
+        return serve_nobody();
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_half_said_goes_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
