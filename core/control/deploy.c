@@ -220,7 +220,7 @@ static void set_target(struct deploy *d, struct version *own_v)
     bool same = old && strcmp(old->id, own_v->id) == 0;
     bool was_good = same && d->good == old;
     d->target = own_v;
-    d->was_healthy = false;
+    d->was_healthy = d->proven = false;
     d->deployed_wall_ns = own_v->wall_ns;
     if (was_good) { // the same to its replicas: what was good is good
         version_unref(d->good);
@@ -385,7 +385,6 @@ uint64_t deploy_pass(struct deploy *d, uint64_t now_ns)
     uint64_t scale_ns = 0, roll_ns = 0;
     const char *why = "";
     uint64_t gone_ns = replicas_forget(d, now_ns);
-    deploy_prove(d, now_ns);
     if (d->deleting) {
         replicas_drain_all(d);
     } else if (d->target) {
@@ -397,6 +396,8 @@ uint64_t deploy_pass(struct deploy *d, uint64_t now_ns)
             go_back(d, version_ref(way_back(d)), why);
     }
     note_health(d);
+    if (d->proven && d->good == d->target && way_back(d))
+        drop(&d->previous);
     explain(d);
     show(d);
     return earlier(earlier(scale_ns, roll_ns), gone_ns);
@@ -416,13 +417,6 @@ static void note_health(struct deploy *d)
         d->good = version_ref(d->target);
         desired_note_good(d);
     }
-}
-
-void deploy_prove(struct deploy *d, uint64_t now_ns)
-{
-    if (d->previous && d->good == d->target && strcmp(d->previous->id, d->good->id) != 0 &&
-        replicas_proven(d, now_ns))
-        drop(&d->previous);
 }
 
 struct deployment_sum deploy_sum(const struct deploy *d)

@@ -73,6 +73,7 @@ struct deploy {
     bool failed_file;          // it was of a new plugin file, not of a new text
     bool deleting;             // in no text any more: leaves when its replicas have
     bool was_healthy;          // since the target was set
+    bool proven;               // the target is, see roll.h
     bool deployed;             // since it was made
     struct replica **replicas;
     uint32_t n_replicas;
@@ -103,7 +104,6 @@ const struct version *deploy_version(const struct deploy *d);
 const char *deploy_deployment(const struct deploy *d);       // its deployment's name
 const struct version *deploy_routed(const struct deploy *d); // as deploy_version, for the routes
 bool deploy_can_go_back(const struct deploy *d);             // to a version other than the target
-void deploy_prove(struct deploy *d, uint64_t now_ns); // `previous` goes once it is not needed
 
 // The inspection's end.
 void deploy_accepted(struct deploy *d, struct version *v);

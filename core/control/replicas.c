@@ -66,17 +66,6 @@ uint32_t replicas_of(const struct deploy *d, const char *version)
     return n;
 }
 
-bool replicas_proven(const struct deploy *d, uint64_t now_ns)
-{
-    for (uint32_t i = 0; i < d->n_replicas; i++) {
-        const struct replica *r = d->replicas[i];
-        if (is_fresh(r) && !r->leaving && r->life.state == RS_RUNNING &&
-            now_ns >= r->ready_ns + ROLL_PROVE_NS)
-            return true;
-    }
-    return false;
-}
-
 uint64_t deploy_grace_ns(const struct control *c)
 {
     double longest_s = 0;
@@ -165,6 +154,7 @@ bool replicas_roll(struct deploy *d, uint64_t now_ns, uint64_t *ret_again_ns, co
     const struct replica *about = by_key(d, out.wait_key);
     roll_wait_text(out.wait, about ? about->name : d->name, d->waits, sizeof d->waits);
     *ret_again_ns = out.again_ns;
+    d->proven = out.proven;
     *ret_why = about && *about->last_error ? about->last_error : worst(d);
     for (uint32_t i = 0; i < out.n_drain; i++)
         drain(by_key(d, leave[i]), now_ns);
@@ -351,7 +341,6 @@ void deploy_leaves(struct replica *r)
 void deploy_ended(struct replica *r, bool crashed)
 {
     r->member = NULL;
-    deploy_prove(r->deploy, clock_now_ns());
     if (crashed)
         r->crashes = roll_crashes(r->crashes, r->ready_ns, clock_now_ns());
     r->ready_ns = 0;

@@ -19,4 +19,3 @@ uint32_t replicas_running(const struct deploy *d);                 // of all ver
 bool replicas_serve(const struct deploy *d);                       // one at least takes requests
 uint32_t replicas_staying(const struct deploy *d);                 // not leaving
 uint32_t replicas_of(const struct deploy *d, const char *version); // of that id, not leaving
-bool replicas_proven(const struct deploy *d, uint64_t now_ns); // one of the target is, see roll.h
