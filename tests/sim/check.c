@@ -8,6 +8,7 @@
 #include "base/mem.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 
 struct history { // of one deployment's load, as control heard of it
@@ -279,11 +280,86 @@ void check_rolled(struct sim *s, uint32_t d, const struct roll_in *in, const str
           "deployment %u: %u, wanted %u", d, after.alive, in->wanted);
 }
 
+void check_back(struct sim *s, uint32_t d, uint32_t index)
+{
+    for (uint32_t k = 0; k < REPLICAS_MAX; k++) {
+        const struct spec *spec = &s->specs[k];
+        if (!spec->on || spec->deployment != d || spec->index != index)
+            continue;
+        bool says = spec->worker != NOBODY && s->workers[spec->worker]->state == WS_FAILED;
+        HOLDS(s, spec->unready + says >= ROLL_FAILURES_MAX || spec->soon >= ROLL_CRASHES_MAX,
+              "good reason", "%u/%u failed %u starts in a row and ended early %u times", d, index,
+              spec->unready, spec->soon);
+        return;
+    }
+    sim_fail(s, "good reason", "%u/%u isn't there", d, index);
+}
+
+void check_failed(struct sim *s, uint32_t d)
+{
+    for (uint32_t k = 0; k < REPLICAS_MAX; k++)
+        if (s->specs[k].on && s->specs[k].deployment == d &&
+            s->specs[k].unready + 1 >= REPLICA_FAILURES_MAX)
+            return; // one may be on its way
+    sim_fail(s, "failed is failed", "deployment %u: no replica failed %d starts in a row", d,
+             REPLICA_FAILURES_MAX);
+}
+
+void check_adopted(struct sim *s, uint32_t d, uint32_t found)
+{
+    uint32_t most = least(found, s->stored[d].max);
+    HOLDS(s, s->control.views[d].scale.target >= most, "adopts", "deployment %u: %u of %u", d,
+          s->control.views[d].scale.target, most);
+}
+
+// An old one that is of no use any more goes, whatever else happens.
+static void check_rolls_on(struct sim *s, uint32_t d)
+{
+    struct stored *st = &s->stored[d];
+    uint32_t old = 0, old_ready = 0, fresh = 0;
+    for (uint32_t k = 0; k < REPLICAS_MAX; k++) {
+        const struct record *r = &s->control.records[k];
+        if (!r->on || r->draining || r->deployment != d)
+            continue;
+        bool is_old = r->version != st->target, ready = r->life.state == RS_RUNNING;
+        old += is_old;
+        old_ready += is_old && ready;
+        fresh += !is_old && ready && r->crashes == 0 && s->now - r->ready_since_ns > ROLL_SETTLE_NS;
+    }
+    bool surplus = s->control.listed && st->exists && fresh > 0 && old_ready > 0 &&
+                   old == old_ready && fresh + old_ready > control_wanted(s, d);
+    if (!surplus)
+        st->surplus_ns = 0;
+    else if (!st->surplus_ns)
+        st->surplus_ns = s->now;
+    HOLDS(s, !surplus || s->now - st->surplus_ns < NS_PER_S, "rolls on",
+          "deployment %u: %u old, %u new, %u wanted", d, old, fresh, control_wanted(s, d));
+}
+
+// The rule of restart.h, seen from outside.
+void check_started(struct sim *s, struct spec *spec)
+{
+    static const struct {
+        uint32_t starts;
+        uint64_t within_ns;
+    } most[] = {{1 + RESTART_BURST + 6, RESTART_WINDOW_NS}, // then 1, 2, 4, 8, 16, 32 s
+                {1 + RESTART_BURST + 6 + 10, 10 * RESTART_WAIT_MAX_NS}};
+    spec->starts[spec->n_starts++ % STARTS_KEPT] = s->now;
+    for (int k = 0; k < 2; k++) {
+        if (spec->n_starts <= most[k].starts)
+            continue;
+        uint64_t then = spec->starts[(spec->n_starts - 1 - most[k].starts) % STARTS_KEPT];
+        HOLDS(s, s->now - then >= most[k].within_ns, "restart rate",
+              "%u/%u was started %u times in %.1f s", spec->deployment, spec->index,
+              most[k].starts + 1, (double)(s->now - then) / 1e9);
+    }
+}
+
 // A version that can't work is left, where there is one to go back to.
 static void check_goes_back(struct sim *s, uint32_t d)
 {
     struct stored *st = &s->stored[d];
-    bool must = st->exists && st->good != NOBODY && s->versions[d][st->target].quality != GOOD &&
+    bool must = st->exists && st->owed != NOBODY && s->versions[d][st->target].quality != GOOD &&
                 s->control.listed && control_wanted(s, d) > 0;
     for (uint32_t k = 0; k < REPLICAS_MAX; k++)
         if (s->control.records[k].on && s->control.records[k].deployment == d &&
@@ -293,6 +369,8 @@ static void check_goes_back(struct sim *s, uint32_t d)
         st->due_ns = 0;
     else if (!st->due_ns)
         st->due_ns = s->now;
+    HOLDS(s, !must || st->good == st->owed, "roll-back",
+          "deployment %u forgot version %d, and has a bad one", d, st->owed);
     HOLDS(s, !must || s->now - st->due_ns < GO_BACK_NS, "roll-back",
           "deployment %u keeps a bad version (quality %d)", d,
           (int)s->versions[d][st->target].quality);
@@ -300,21 +378,28 @@ static void check_goes_back(struct sim *s, uint32_t d)
 
 /* ---- slots, queue, requests ---- */
 
-static bool queue_before(const struct queue_item *a, const struct queue_item *b)
+static const struct request *request_of(const struct queue_item *item)
+{
+    return (const struct request *)(const void *)((const char *)item -
+                                                  offsetof(struct request, wait));
+}
+
+static bool goes_first(const struct request *a, const struct request *b)
 {
     uint64_t x = a->deadline_ns ? a->deadline_ns : UINT64_MAX,
              y = b->deadline_ns ? b->deadline_ns : UINT64_MAX;
-    return x != y ? x < y : a->seq < b->seq;
+    return x != y ? x < y : a->order < b->order;
 }
 
 // Nobody who stayed should have gone before.
-void check_popped(struct sim *s, const struct queue *q, const struct queue_item *item)
+void check_popped(struct sim *s, const struct queue *q, const struct request *r)
 {
     enum { LOOKS = 16 };
     for (uint32_t k = 0; k < LOOKS && k < q->len; k++) {
-        uint32_t at = q->len <= LOOKS ? k : k < 4 ? k : (uint32_t)(s->hash >> k) % q->len;
-        HOLDS(s, !queue_before(q->heap[at], item), "queue order", "number %llu goes before %llu",
-              (unsigned long long)item->seq, (unsigned long long)q->heap[at]->seq);
+        uint32_t at = q->len <= LOOKS || k < 4 ? k : (uint32_t)(s->hash >> k) % q->len;
+        const struct request *stays = request_of(q->heap[at]);
+        HOLDS(s, !goes_first(stays, r), "queue order", "request %u goes before %u", r->number,
+              stays->number);
     }
 }
 
@@ -411,6 +496,7 @@ void check_all(struct sim *s)
         if (s->control.listed && s->stored[d].exists)
             check_followed(s, d);
         check_goes_back(s, d);
+        check_rolls_on(s, d);
     }
 }
 

@@ -205,7 +205,7 @@ static void go_back(struct sim *s, uint32_t d)
           "deployment %u left a good version", d);
     s->roll_backs++;
     st->target = (uint32_t)st->good;
-    st->good = NOBODY;
+    st->good = st->owed = NOBODY;
     s->control.views[d].was_healthy = false;
     s->control.views[d].update_failed = st->rolled_back = true;
     for (uint32_t k = 0; k < REPLICAS_MAX; k++)
@@ -220,6 +220,9 @@ static void act(struct sim *s, uint32_t d, const struct roll_in *in)
     struct roll_out out = roll_decide(in, keys);
     check_rolled(s, d, in, &out, keys);
     if (out.roll_back) {
+        for (uint32_t i = 0; i < REPLICAS_MAX; i++)
+            if (s->control.records[i].on && s->control.records[i].key == out.wait_key)
+                check_back(s, d, s->control.records[i].index);
         go_back(s, d);
         return;
     }
@@ -311,6 +314,8 @@ static void on_step(struct sim *s)
         bool is_failed = step(s, d);
         next.apps[d].exists = s->stored[d].exists;
         next.apps[d].failed = s->stored[d].exists && is_failed;
+        if (next.apps[d].failed)
+            check_failed(s, d);
     }
     for (uint32_t k = 0; k < REPLICAS_MAX; k++) {
         const struct record *r = &s->control.records[k];
@@ -420,6 +425,7 @@ static void on_listed(struct sim *s)
         scale_init(&v->scale, &conf, s->now);
         scale_adopt(&v->scale, alive, s->now);
         check_forget(s, d, true);
+        check_adopted(s, d, alive);
     }
     for (uint32_t i = 0; i < s->plan.n_ingresses; i++)
         if (s->ingresses[i].up)
@@ -489,8 +495,10 @@ static void deploy(struct sim *s, const struct deed *deed)
     if (s->versions[d][version].load_ns > 3 * NS_PER_S)
         s->versions[d][version].load_ns = 3 * NS_PER_S;
     if (!st->exists) {
-        *st = (struct stored){
-            .exists = true, .good = NOBODY, .max = s->plan.deployments[d].scale.max};
+        *st = (struct stored){.exists = true,
+                              .good = NOBODY,
+                              .owed = NOBODY,
+                              .max = s->plan.deployments[d].scale.max};
         struct view *v = &s->control.views[d];
         *v = (struct view){.timer_ns = v->timer_ns};
         scale_init(&v->scale, &s->plan.deployments[d].scale, s->now);
@@ -498,6 +506,7 @@ static void deploy(struct sim *s, const struct deed *deed)
     } else if (s->versions[d][st->target].worked || serves(s, d)) {
         st->good = (int)st->target; // else the one before it stays
     }
+    st->owed = st->good;
     st->target = version;
     st->due_ns = 0;
     st->rolled_back = false;

@@ -265,10 +265,11 @@ void ingress_arrive(struct sim *s, uint32_t d)
         sim_at(s, s->now + sim_spread(s, 2 * plan->service_ns), EV_CLIENT_GONE, number, generation,
                0, 0);
     if (w) {
-        r->wait.seq = ++f->queue.seq;
+        r->order = r->wait.seq = ++f->queue.seq;
         submit(s, r, w);
         return;
     }
+    r->order = r->wait.seq;
     if (was_empty)
         f->waits_ns = s->now;
     load_changed(s, i);
@@ -317,7 +318,7 @@ static void pump(struct sim *s, uint32_t i, uint32_t d)
         }
         CHECK(queue_pop(&f->queue) == item);
         f->bytes -= REQUEST_BYTES;
-        check_popped(s, &f->queue, item);
+        check_popped(s, &f->queue, r);
         submit(s, r, w);
     }
     want_nothing(s, i, f);

@@ -132,6 +132,7 @@ void plan_draw(struct sim *s)
     p->end_ns = NS_PER_S * (20 + sim_below(s, 100));
     p->chaos = sim_chance(s, 0.5);
     p->bad_late = sim_chance(s, 0.4);
+    p->bad_luck = PICK_OF(s, 0, 0, 0.1, 0.4);
     uint32_t least = 0;
     for (uint32_t d = 0; d < p->n_deployments; d++) {
         draw_deployment(s, &p->deployments[d]);

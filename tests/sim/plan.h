@@ -64,6 +64,7 @@ struct plan {
     uint32_t gpus;              // 0: no replica needs one
     uint64_t delay_ns, tail_ns; // of frames: usual, and one in a hundred
     bool chaos, bad_late; // requests may be lost: processes are killed; versions fail after READY
+    double bad_luck;      // part of the starts that fail, of good versions, never three in a row
     uint64_t end_ns;      // load and deeds stop
     struct deployment_plan deployments[DEPLOYMENTS_MAX];
     struct deed deeds[DEEDS_MAX];

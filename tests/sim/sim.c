@@ -152,7 +152,7 @@ static void on_arrive(struct sim *s, const struct event *e)
     ingress_arrive(s, e->a);
 }
 
-// Chaos meets only what has proven itself: an early end is the version's own fault, in our plans.
+// An early end is a version's own fault, but for two: that much chaos meets good ones too.
 static struct worker *victim(struct sim *s, uint32_t deployment)
 {
     struct worker *best = NULL;
@@ -162,7 +162,9 @@ static struct worker *victim(struct sim *s, uint32_t deployment)
         if (!spec->on || spec->worker == NOBODY || spec->deployment != deployment)
             continue;
         struct worker *w = s->workers[spec->worker];
-        if (w->state == WS_READY && s->now - w->ready_ns > ROLL_PROVE_NS && sim_below(s, ++n) == 0)
+        bool proven = s->now - w->ready_ns > ROLL_PROVE_NS;
+        if (w->state == WS_READY && !w->hangs && (proven || spec->soon < 2) &&
+            sim_below(s, ++n) == 0)
             best = w;
     }
     return best;

@@ -31,7 +31,7 @@ enum {
     INDEX_MAX = 128,    // replica numbers of a deployment
     JOBS_MAX = 64,      // the largest max_ongoing_requests
     PEERS_MAX = 64,     // workers of a deployment that an ingress knows
-    STARTS_KEPT = 16,
+    STARTS_KEPT = 32,
     NOBODY = -1,
 };
 #define CHECK_NS      (20 * NS_PER_MS)
@@ -84,7 +84,8 @@ struct request {
     bool done;    // has its outcome; stays until the worker lets it go
     bool arrived; // at the worker: it may have been given to the plugin
     uint32_t ingress, deployment, worker, crashes;
-    int avoid; // worker or NOBODY
+    uint64_t order; // wait.seq when it came
+    int avoid;      // worker or NOBODY
     uint64_t arrived_ns, deadline_ns, service_ns;
     struct request *prev, *next; // of pair.first, or the free list
 };
@@ -95,6 +96,7 @@ struct pair {
     uint32_t ingress_generation;
     int peer; // in the worker's slots, NOBODY: left
     uint32_t grants, want_left, used, load;
+    bool asked; // the worker's recall is under way
     bool ready; // as the worker said
     uint64_t ready_ns;
     struct request *first;
@@ -146,7 +148,9 @@ struct spec {
     uint64_t started_ns;
     struct restart ends;
     uint64_t starts[STARTS_KEPT];
-    uint32_t n_starts;
+    uint32_t n_starts; // since one lived for RESTART_STABLE_NS
+    uint32_t unready;  // ends before READY, since the last READY
+    uint32_t soon;     // ends after READY, within ROLL_PROVE_NS of it
 };
 
 struct record { // control's replica
@@ -171,7 +175,9 @@ struct stored { // survives control
     uint32_t target;
     int good; // version or NOBODY
     uint32_t max;
-    uint64_t due_ns; // since when it should roll back; 0: it need not
+    int owed;            // what it would be at now, had `target` never come; NOBODY: nothing
+    uint64_t due_ns;     // since when it should roll back; 0: it need not
+    uint64_t surplus_ns; // since when an old one could go; 0: none
 };
 
 struct control {
@@ -264,7 +270,12 @@ uint32_t control_wanted(const struct sim *s, uint32_t deployment);
 void check_event(struct sim *s, const struct event *e);
 void check_all(struct sim *s);         // every CHECK_NS
 const char *check_rest(struct sim *s); // NULL: at rest; else what is not
-void check_popped(struct sim *s, const struct queue *q, const struct queue_item *item);
+void check_popped(struct sim *s, const struct queue *q, const struct request *r);
+void check_adopted(struct sim *s, uint32_t deployment, uint32_t found);
+void check_failed(struct sim *s,
+                  uint32_t deployment); // the ingresses are told that nobody will answer
+void check_started(struct sim *s, struct spec *spec);
+void check_back(struct sim *s, uint32_t deployment, uint32_t index); // by this replica's fault
 void check_load(struct sim *s, uint32_t deployment, double load);
 void check_scaled(struct sim *s, uint32_t deployment, uint32_t before, const struct scale_out *out);
 void check_rolled(struct sim *s, uint32_t deployment, const struct roll_in *in,

@@ -38,26 +38,11 @@ static void add(struct sim *s, uint32_t deployment, uint32_t index, uint32_t ver
     start(s, k);
 }
 
-// The rule of restart.h, seen from outside: so many starts in a minute at most.
-static void check_rate(struct sim *s, struct spec *spec)
-{
-    enum { MOST = 1 + RESTART_BURST + 6 }; // then 1, 2, 4, 8, 16, 32 s
-    uint64_t *oldest = &spec->starts[spec->n_starts % STARTS_KEPT];
-    *oldest = s->now;
-    spec->n_starts++;
-    if (spec->n_starts <= MOST)
-        return;
-    uint64_t then = spec->starts[(spec->n_starts - 1 - MOST) % STARTS_KEPT];
-    HOLDS(s, s->now - then >= RESTART_WINDOW_NS, "restart rate",
-          "%u/%u was started %d times in %.1f s", spec->deployment, spec->index, MOST + 1,
-          (double)(s->now - then) / 1e9);
-}
-
 static void start(struct sim *s, uint32_t k)
 {
     struct spec *spec = &s->specs[k];
     CHECK(spec->on && spec->worker == NOBODY);
-    check_rate(s, spec);
+    check_started(s, spec);
     struct worker *w = worker_create(s, spec, k);
     spec->worker = (int)w->number;
     spec->started_ns = s->now;
@@ -77,6 +62,10 @@ void supervisor_ended(struct sim *s, struct worker *w)
     struct spec *spec = &s->specs[w->spec];
     CHECK(spec->on && spec->worker == (int)w->number);
     spec->worker = NOBODY;
+    if (s->now - spec->started_ns >= RESTART_STABLE_NS)
+        spec->n_starts = 0;
+    spec->unready += w->ready_ns == 0;
+    spec->soon += w->ready_ns > 0 && s->now - w->ready_ns < ROLL_PROVE_NS;
     if (w->retired) {
         spec->on = false;
         supervisor_tell(s, C_DIED, w->number, UINT64_MAX);

@@ -48,6 +48,10 @@ struct worker *worker_create(struct sim *s, const struct spec *spec, uint32_t sp
     };
     later(s, w, v->load_ns / 2 + sim_below(s, v->load_ns), after[v->quality]);
     later(s, w, LOAD_LIMIT_NS, WK_LATE);
+    // Two in a row may happen to the best.
+    if (s->plan.bad_luck > 0 && v->quality == GOOD && spec->unready < 2 &&
+        sim_chance(s, s->plan.bad_luck))
+        later(s, w, sim_below(s, v->load_ns / 2), WK_CRASH);
     return w;
 }
 
@@ -99,9 +103,13 @@ static void turn(struct sim *s, struct worker *w)
     uint32_t used = slots_used(&w->slots);
     for (uint32_t k = 0; k < n; k++)
         for (uint32_t i = 0; i < INGRESSES_MAX; i++)
-            if (linked(w, i) && (uint32_t)w->pairs[i].peer == acts[k].peer)
+            if (linked(w, i) && (uint32_t)w->pairs[i].peer == acts[k].peer) {
+                HOLDS(s, !acts[k].recall || !w->pairs[i].asked, "one recall",
+                      "worker %u asks ingress %u twice", w->number, i);
+                w->pairs[i].asked = w->pairs[i].asked || acts[k].recall;
                 send(s, w, i, acts[k].recall ? I_RECALL : I_GRANT,
                      acts[k].count | (uint64_t)used << 32);
+            }
     w->turns++;
     if (w->slots.again_ns)
         sim_at(s, w->slots.again_ns > s->now ? w->slots.again_ns : s->now, EV_WORKER, w->number,
@@ -191,6 +199,7 @@ void worker_attach(struct sim *s, struct worker *w, uint32_t i)
     p->up = true;
     p->gone = false;
     p->ingress_generation = s->ingresses[i].generation;
+    p->asked = false;
     p->peer = slots_join(&w->slots);
     CHECK(p->peer != NOBODY);
     send(s, w, i, I_STATE, w->state == WS_READY);
@@ -212,6 +221,7 @@ static void on_frame(struct sim *s, const struct event *e)
         slots_want(&w->slots, (uint32_t)p->peer, count, e->d, s->now);
         break;
     case W_GIVE:
+        p->asked = false;
         HOLDS(s, slots_give(&w->slots, (uint32_t)p->peer, count, s->now), "grants",
               "worker %u: ingress %u gives %u back that it did not have", w->number, i, count);
         break;
@@ -240,6 +250,7 @@ void worker_hang(struct sim *s, struct worker *w)
 static void loaded(struct sim *s, struct worker *w)
 {
     w->ready_ns = w->moved_ns = s->now;
+    s->specs[w->spec].unready = 0;
     slots_close(&w->slots, false);
     set_state(s, w, WS_READY);
     turn(s, w);
