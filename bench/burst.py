@@ -8,6 +8,8 @@ is fetched.
 Usage: SALVER_BUILD=build bench/burst.py bench/data/autoscaling.csv       (`--quick`: short delays, to look at it)
 Then:  bench/burst_plot.py bench/data/autoscaling.csv docs/autoscaling.svg
 
+       bench/burst.py --peer     the block as Ray Serve was measured with it: 50 clients for 45 s, requests that sleep
+                                 0.2 s, downscale_delay_s 10; three rounds
 The file gets a row whenever something has changed since the last look, twice a second.
 """
 
@@ -44,7 +46,46 @@ def first(rows, holds):
     return next((r["seconds"] for r in rows if holds(r)), None)
 
 
+def peer_round(server, out):
+    with scaling.Watch(server, "a", 0.2) as watch:
+        began = time.monotonic()
+        with harness.Load(server.port, "/a/", 50, seconds=45, out=out) as load:
+            rows = load.rows()
+        ended = time.monotonic() - watch.begin
+        harness.wait_for("none is left", 200, lambda: scaling.at_zero(server, "a"), 0.2)
+        zero = time.monotonic() - watch.begin
+    sent = min(r.sent_ns for r in rows)
+    done = sorted((r.done_ns - sent) / 1e9 for r in rows)
+    began -= watch.begin
+    two = first(watch.rows, lambda r: r["running"] >= 2) - began
+    alone = [d for d in done if done[4] < d < two - 0.5]
+    return {
+        "statuses": scaling.statuses(rows), "first_answer_s": round(done[0], 3), "second_replica_s": round(two, 1),
+        "five_replicas_s": round(first(watch.rows, lambda r: r["running"] >= 5) - began, 1),
+        "answers_a_second_on_one": round(len(alone) / (alone[-1] - done[4]), 2),
+        "answers_a_second_on_five": round(sum(1 for d in done if 38 < d < 44) / 6, 1),
+        "last_to_zero_s": round(zero - ended, 1),
+    }  # fmt: skip
+
+
+def peer():
+    block = {"max_ongoing_requests": 5}
+    block["autoscaling_config"] = {**scaling.ARCADIA["autoscaling_config"], "downscale_delay_s": 10}
+    app = harness.application("a", "fake_step", {"defaults": "sleep_ms=200"}, **block)
+    with tempfile.TemporaryDirectory(prefix="salver-bench-") as folder:
+        server = scaling.asleep(folder, [app])
+        try:
+            for nth in range(3):
+                foreign = harness.foreign_load(server.pids)
+                print(json.dumps({**peer_round(server, f"{folder}/load{nth}"), **foreign()}), flush=True)
+        finally:
+            server.__exit__(None, None, None)
+
+
 def main():
+    if "--peer" in sys.argv:
+        peer()
+        return 0
     quick, out = "--quick" in sys.argv, Path(sys.argv[-1])
     model = os.environ.get("BENCH_MODEL") or fetch_model.fetch("smollm2", fetch_model.CACHE, fetch_model.PINS)
     deployment = scaling.block() if quick else scaling.ARCADIA

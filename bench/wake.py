@@ -33,7 +33,7 @@ import scaling  # noqa: E402
 WAKES = int(os.environ.get("BENCH_WAKES", 50))
 PAGE_FD, PAGE_MAGIC, ROLE_WORKER = 4, 0x53565047, 3
 READY = re.compile(r"^(\S+)Z INFO +worker \S+\[(\d+)\] ready: ", re.M)
-QUICKLY = scaling.block(look_back_period_s=0.1, upscale_delay_s=60, downscale_delay_s=0.3)
+QUICKLY = scaling.block(look_back_period_s=0.1, upscale_delay_s=60, downscale_delay_s=1)
 COLUMNS = {
     "whole": "request to answer",
     "worker": "the worker's own",
