@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/deploy.h"
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "conf/app.h"
@@ -292,6 +293,7 @@ static bool same_file(const struct version *bad, const struct version *to)
 // `to` is a reference of its own.
 static void go_back(struct deploy *d, struct version *own_to, const char *why)
 {
+    CHECK(d->target);
     struct version *bad = version_ref(d->target);
     if (d->good == bad) {
         version_unref(d->good);
