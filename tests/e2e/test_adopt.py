@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import Child, Load, Server, application, figures, free_port, request, size, wait_for
+from harness import Child, Load, Server, application, figures, free_port, request, size, socket_inodes, wait_for
 
 WITHIN_S = 10
 PR_SET_CHILD_SUBREAPER = 36
@@ -159,6 +159,7 @@ def test_nobody_notices_a_new_supervisor(tmp_path):
         os.kill(kin(server, "worker")[-1].pid, signal.SIGKILL)  # so that a generation is not 0
         wait_for("it is back", 5, lambda: restarts(server) == [0, 0, 1] and is_running(server, 3))
         before = kin(server)
+        held = descriptors(before)
         path = "/fake?sleep_ms=5"
         load = Load(server.port, path, connections=16, seconds=60, out=tmp_path / "load")
         with load, Dialer(server.port, path) as dialer:
@@ -178,6 +179,12 @@ def test_nobody_notices_a_new_supervisor(tmp_path):
         assert [r for r in rows if r.status != 200] == []
         assert dialer.failed == []
         assert len(rows) > 200 and dialer.answered > 20
+        wait_for("they hold what they held", 10, lambda: descriptors(before) == held)
+
+
+def descriptors(children_):
+    """How many sockets each holds: its links are neither lost nor doubled."""
+    return [len(socket_inodes(c.pid)) for c in children_]
 
 
 @pytest.mark.parametrize("role", ["ingress", "worker"])
@@ -209,6 +216,25 @@ def alive(pid):
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as f:
         return f.read().rsplit(")", 1)[1].split()[0] != "Z"
     return False
+
+
+def test_an_adopted_worker_is_started_again_without_control(tmp_path):
+    with serve(tmp_path, fake(num_replicas=2)) as server:
+        kill_supervisor(server)
+        start_again(server)
+        adopted(server, 2)
+        control = server.children("control")[0].pid
+        os.kill(control, signal.SIGSTOP)
+        old = kin(server, "worker")[0]
+        os.kill(old.pid, signal.SIGKILL)
+        wait_for(
+            "it is back",
+            5,
+            lambda: [c for c in kin(server) if c.name == old.name and c.pid != old.pid],
+        )
+        os.kill(control, signal.SIGCONT)
+        adopted(server, 2)
+        assert restarts(server) == [0, 1]
 
 
 def answers(server, path="/fake"):
@@ -433,7 +459,7 @@ def test_a_stopped_control_is_killed(tmp_path):
         time.sleep(0.5)
         assert alive(control)
         start_again(server)
-        adopted(server)
+        wait_for("all is well again", 4, lambda: is_running(server))  # it is not waited for
         assert not alive(control)
         assert kin(server) == before
         reap()
