@@ -183,6 +183,124 @@ static void small_things(void **state)
     assert_true(os_nofile_raise() > 0);
 }
 
+static bool is_there(pid_t pid)
+{
+    char path[64], state = 'Z';
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return false;
+    if (fscanf(f, "%*d %*s %c", &state) != 1)
+        state = 'Z';
+    fclose(f);
+    return state != 'Z';
+}
+
+// A signal by pidfd: to a process or to its whole group, never to a number that was given back.
+static void signals_by_pidfd(void **state)
+{
+    (void)state;
+    int out[2];
+    pid_t pid;
+    char line[16] = "";
+    char sh[] = "sh", c[] = "-c", script[] = "sleep 100 & echo $!; wait";
+    char *argv[] = {sh, c, script, NULL};
+    assert_int_equal(os_pipe(out, NULL), 0);
+    const struct os_fdmap fds[] = {{out[1], 1}};
+    assert_int_equal(os_spawn("/bin/sh", argv, NULL, fds, 1, &pid, NULL), 0);
+    int pidfd = os_pidfd_open(pid, NULL);
+    struct pollfd p = {.fd = out[0], .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 10000), 1);
+    assert_true(read(out[0], line, sizeof line - 1) > 0);
+    pid_t grandchild = atoi(line);
+    assert_true(is_there(grandchild));
+    assert_false(os_pidfd_ended(pidfd));
+    assert_int_equal(os_pidfd_kill(pidfd, pid, SIGKILL, true), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_true(os_pidfd_ended(pidfd));
+    for (int i = 0; is_there(grandchild) && i < 1000; i++)
+        usleep(1000);
+    assert_false(is_there(grandchild));
+    assert_true(os_pidfd_kill(pidfd, getpid(), SIGKILL, false) < 0); // it is not us
+    close(pidfd);
+    close(out[0]);
+    close(out[1]);
+}
+
+static void holders_of_a_file(void **state)
+{
+    (void)state;
+    enum { AS = 8 };
+    char path[] = "/tmp/base_os.XXXXXX", sleeper[] = "sleep", time[] = "100";
+    char *argv[] = {sleeper, time, NULL};
+    int fd = mkstemp(path), other = open("/dev/null", O_RDONLY);
+    pid_t pids[2], found[4];
+    assert_true(fd >= 0);
+    assert_int_equal(os_find_holders(fd, AS, found, 4), 0);
+    for (int i = 0; i < 2; i++) {
+        const struct os_fdmap fds[] = {{i == 0 ? fd : other, AS}};
+        assert_int_equal(os_spawn("/bin/sleep", argv, NULL, fds, 1, &pids[i], NULL), 0);
+    }
+    assert_int_equal(os_find_holders(fd, AS, found, 4), 1);
+    assert_int_equal(found[0], pids[0]);
+    assert_int_equal(os_find_holders(fd, AS + 1, found, 4), 0);
+    assert_true(os_is_holder(pids[0], fd, AS));
+    assert_false(os_is_holder(pids[1], fd, AS));
+    for (int i = 0; i < 2; i++) {
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+    }
+    assert_false(os_is_holder(pids[0], fd, AS));
+    close(fd);
+    close(other);
+    unlink(path);
+}
+
+static void sockets_in_folders(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/base_os.XXXXXX", deep[512], command[600];
+    uid_t uid = 1;
+    pid_t pid = 0;
+    struct stat st;
+    assert_non_null(mkdtemp(dir));
+    snprintf(deep, sizeof deep, "%s/%0100d/%0100d", dir, 1, 2); // longer than an address
+    assert_int_equal(os_mkdirs(deep, 0700, NULL), 0);
+    assert_true(os_unix_connect(deep, "s", NULL) < 0);
+    int listener = os_unix_listen(deep, "s", 4, NULL);
+    assert_true(listener >= 0);
+    snprintf(command, sizeof command, "%s/s", deep);
+    assert_int_equal(stat(command, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    int fd = os_unix_connect(deep, "s", NULL);
+    assert_true(fd >= 0);
+    assert_int_equal(os_unix_peer(fd, &uid, &pid, NULL), 0);
+    assert_int_equal(uid, geteuid());
+    assert_int_equal(pid, getpid());
+    close(fd);
+    close(listener);
+    assert_true(os_unix_connect(deep, "s", NULL) < 0); // nobody listens
+    listener = os_unix_listen(deep, "s", 4, NULL);     // in the place of what was there
+    assert_true(listener >= 0);
+    close(listener);
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+    assert_true(os_unix_listen(deep, "s", 4, NULL) < 0);
+}
+
+static void sealed_files(void **state)
+{
+    (void)state;
+    char back[8] = "";
+    int fd = os_sealed("t", "content", 7, NULL);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, back, sizeof back, 0), 7);
+    assert_string_equal(back, "content");
+    assert_true(pwrite(fd, "x", 1, 0) < 0);
+    assert_true(ftruncate(fd, 3) < 0);
+    close(fd);
+}
+
 static void sha256_of_known_texts(void **state)
 {
     (void)state;
@@ -218,6 +336,10 @@ int main(void)
         cmocka_unit_test(pairs_and_pipes),
         cmocka_unit_test(folders),
         cmocka_unit_test(small_things),
+        cmocka_unit_test(signals_by_pidfd),
+        cmocka_unit_test(holders_of_a_file),
+        cmocka_unit_test(sockets_in_folders),
+        cmocka_unit_test(sealed_files),
         cmocka_unit_test(sha256_of_known_texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
