@@ -13,6 +13,7 @@
 
 static void on_frame(struct link *l, struct wire_frame *f);
 static void on_closed(struct link *l, const struct err *err);
+static void on_starved(struct link *l);
 static void on_link_free(struct link *l);
 static void on_timer(uv_timer_t *h);
 static void remember(struct channel *c, const struct wire_frame *f);
@@ -20,7 +21,8 @@ static void take_adopted(struct channel *c, struct wire_frame *f);
 static void seek(struct channel *c);
 static void introduce(struct channel *c);
 
-static const struct link_ops link_ops = {.on_frame = on_frame, .on_closed = on_closed};
+static const struct link_ops link_ops = {
+    .on_frame = on_frame, .on_closed = on_closed, .on_starved = on_starved};
 
 int channel_open(struct channel *c, uv_loop_t *loop, struct turn *turn, enum wire_role role,
                  const char *name, const struct channel_ops *ops, void *ctx, struct err *err)
@@ -115,6 +117,13 @@ static void on_closed(struct link *l, const struct err *err)
     c->ops->on_orphan(c, err);
 }
 
+// What is there waits until something was closed.
+static void on_starved(struct link *l)
+{
+    struct channel *c = l->ctx;
+    uv_timer_start(&c->timer, on_timer, CHANNEL_RETRY_MS, CHANNEL_RETRY_MS);
+}
+
 static void on_link_free(struct link *l)
 {
     struct channel *c = l->ctx;
@@ -125,6 +134,13 @@ static void on_link_free(struct link *l)
 static void on_timer(uv_timer_t *h)
 {
     struct channel *c = CONTAINER_OF(h, struct channel, timer);
+    bool open = c->state == CS_OPEN || c->state == CS_ASKED;
+    if (c->state == CS_OPEN)
+        uv_timer_stop(h);
+    if (open)
+        link_read_again(&c->link);
+    if (c->state == CS_OPEN)
+        return;
     if (c->state == CS_SEEKING)
         seek(c);
     if (c->alone || (double)(clock_now_ns() - c->since_ns) < c->timeout_s * (double)NS_PER_S)

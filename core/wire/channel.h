@@ -7,7 +7,8 @@
  * CHANNEL_RETRY_MS for a new one at `<state>/supervisor.sock`. The connection becomes the channel:
  * HELLO, what introduce() puts (FOLD, HELD), ORPHAN with the descriptors a supervisor keeps of its
  * child. With ADOPTED it has a supervisor again; should the connection end before, it goes on
- * looking.
+ * looking. While no descriptor is free for what the supervisor may send, it waits unread
+ * (link.h, Spares).
  *
  *   OPEN --end--> SEEKING --connected--> ASKED --ADOPTED--> OPEN
  *                    ^                     |

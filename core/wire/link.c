@@ -19,6 +19,7 @@ enum {
     LINK_SNDBUF = 512 << 10,  // bytes; what the kernel cuts this to is fine
     LINK_PIECE_MAX = 1 << 20, // bytes of one piece of what is unsent
     LINK_KEEP_MAX = 1 << 20,  // bytes of an empty buffer that are kept for the next burst
+    LINK_SPARES_FROM = 16,    // lower numbers have a meaning in a child
     LINK_IN_FDS = ARRAY_LEN(((struct link *)0)->in_fds),
 };
 
@@ -45,6 +46,8 @@ static void drop_fds(struct link *l)
 {
     close_all(l->in_fds, l->n_in_fds);
     l->n_in_fds = 0;
+    close_all(l->spares, l->n_spares);
+    l->n_spares = 0;
     for (size_t i = 0; i < l->n_out_fds; i++)
         close_all(l->out_fds[i].fds, l->out_fds[i].n);
     l->n_out_fds = 0;
@@ -55,6 +58,8 @@ static void watch(struct link *l, int events)
     if (l->events == events)
         return;
     l->events = events;
+    if (l->starved)
+        return;
     CHECK(uv_poll_start(&l->poll, events, on_poll) == 0);
 }
 
@@ -473,6 +478,39 @@ static void nothing_came(struct link *l, ssize_t n, struct burst *b)
     burst_fault(b);
 }
 
+static bool have_spares(struct link *l)
+{
+    while (l->n_spares < WIRE_FDS_MAX) {
+        int fd = fcntl(l->fd, F_DUPFD_CLOEXEC, LINK_SPARES_FROM);
+        if (fd < 0)
+            return false;
+        l->spares[l->n_spares++] = fd;
+    }
+    return true;
+}
+
+// Whether the descriptors of the next recvmsg will fit: the spares make room for them.
+static bool make_room(struct link *l)
+{
+    if (!l->ops->on_starved)
+        return true;
+    if (!have_spares(l)) {
+        l->starved = true;
+        return false;
+    }
+    close_all(l->spares, l->n_spares);
+    l->n_spares = 0;
+    return true;
+}
+
+void link_read_again(struct link *l)
+{
+    if (!l->starved || l->ended || l->closing)
+        return;
+    l->starved = false;
+    CHECK(uv_poll_start(&l->poll, l->events, on_poll) == 0);
+}
+
 // One recvmsg. Bytes read, or 0: no more for now, or burst over.
 static size_t receive(struct link *l, struct burst *b)
 {
@@ -486,10 +524,12 @@ static size_t receive(struct link *l, struct burst *b)
                          .msg_control = &control,
                          .msg_controllen = sizeof control};
     ssize_t n;
+    b->more = false;
+    if (!make_room(l))
+        return 0;
     do
         n = recvmsg(l->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
-    b->more = false;
     if (n <= 0) {
         nothing_came(l, n, b);
         return 0;
@@ -524,6 +564,12 @@ static void read_burst(struct link *l, bool whole)
         l->ops->on_turn(l);
     if (b.over)
         end(l, b.faulty ? &b.err : NULL);
+    else if (!l->starved && l->ops->on_starved)
+        have_spares(l); // before somebody else takes what is free now
+    else if (l->starved) {
+        uv_poll_stop(&l->poll);
+        l->ops->on_starved(l);
+    }
 }
 
 static void on_poll(uv_poll_t *h, int status, int events)

@@ -11,6 +11,8 @@
  * Fds     link_put_fds before the frame they belong to is put; they are sent with that frame's
  *         first byte and closed here after the send. More than wire_kind_fds of that kind, or
  *         fewer than the frame says, is a broken peer.
+ * Spares  with on_starved the link keeps WIRE_FDS_MAX descriptors free for those that come, and
+ *         while it cannot it reads nothing: the kernel would throw away what does not fit.
  * Skipped frames of an unknown kind; on_frame never sees them.
  * HELLO   is the link's own: sent on open, checked on arrival before any other frame.
  * End     on_closed is called exactly once, for EOF (err NULL) or a fault; after it no frame comes.
@@ -33,6 +35,8 @@ struct link_ops {
     void (*on_frame)(struct link *, struct wire_frame *); // may close the link
     void (*on_closed)(struct link *, const struct err *err);
     void (*on_turn)(struct link *); // optional: after the last frame of one read burst
+    // Optional: no descriptor is free, so nothing is read, not even the end. link_read_again later.
+    void (*on_starved)(struct link *);
 };
 
 struct link {
@@ -44,6 +48,7 @@ struct link {
     void *ctx; // its holder
     struct buf in, out;
     int in_fds[16], n_in_fds;
+    int spares[WIRE_FDS_MAX], n_spares;
     struct link_fds *out_fds; // owned; those that were not sent yet, in order
     size_t n_out_fds, cap_out_fds;
     uint64_t out_sent; // bytes sent since open: stream position of out's head
@@ -51,6 +56,7 @@ struct link {
     bool greeted, closing, ended;
     bool deaf;     // the peer takes nothing any more; what it said is still to be read
     bool overfull; // LINK_OUT_MAX was passed
+    bool starved;  // reads nothing until link_read_again
     uint32_t peer_role;
     uint64_t peer_pid;
     char peer_name[128];
@@ -71,6 +77,8 @@ struct link_piece { // of what is unsent; zeroed before the first
     size_t at, at_fds; // where the next one begins
 };
 bool link_unsent(struct link *l, struct link_piece *p); // the next piece; false: no more
+
+void link_read_again(struct link *l); // after on_starved, which may come again
 
 void link_kick(struct link *l);                               // there is something in link->out
 void link_put_fds(struct link *l, const int *own_fds, int n); // belongs to the next frame put

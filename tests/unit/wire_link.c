@@ -14,6 +14,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,7 +26,7 @@ struct side {
     struct link link;
     struct buf seen;
     uint64_t bytes;
-    int ended, freed, fds[256], n_fds;
+    int ended, freed, starved, fds[256], n_fds;
     uint64_t close_at; // a frame of this id closes the link from within on_frame
     bool quiet;        // counts bytes alone
     bool sum_data;     // counts bytes of DATA that are the id and their place
@@ -73,7 +74,15 @@ static void on_turn(struct link *l)
         buf_puts(&s->seen, "| ");
 }
 
-static const struct link_ops ops = {on_frame, on_closed, on_turn};
+static void on_starved(struct link *l)
+{
+    ((struct side *)l->ctx)->starved++;
+}
+
+static const struct link_ops ops = {
+    .on_frame = on_frame, .on_closed = on_closed, .on_turn = on_turn};
+static const struct link_ops careful_ops = {
+    .on_frame = on_frame, .on_closed = on_closed, .on_turn = on_turn, .on_starved = on_starved};
 
 static void side_open(struct side *s, int fd, enum wire_role role, const char *name)
 {
@@ -600,6 +609,64 @@ static void a_link_goes_on_after_an_exec(void **state)
     side_finish(&c);
 }
 
+static void put_page(struct side *s, uint64_t id)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    link_put_fds(&s->link, &fd, 1);
+    wire_put_page(&s->link.out, id, 0, &(struct wire_page){.name = "ingress/0"});
+    link_kick(&s->link);
+}
+
+// The kernel would drop what does not fit, and the frames would be broken.
+static void descriptors_wait_for_room(void **state)
+{
+    (void)state;
+    struct side a, b = {0};
+    struct err err;
+    struct rlimit was, now;
+    int fds[2];
+    assert_int_equal(os_socketpair(fds, NULL), 0);
+    side_open(&a, fds[0], ROLE_SUPERVISOR, "supervisor");
+    assert_int_equal(
+        link_open(&b.link, &loop, &turn, fds[1], ROLE_INGRESS, "i", &careful_ops, &b, &err), 0);
+    run_turns(3);
+    assert_int_equal(b.link.n_spares, WIRE_FDS_MAX);
+    for (uint64_t id = 1; id <= 4; id++)
+        put_page(&a, id);
+    link_flush(&a.link); // and closes its own
+    buf_clear(&b.seen);
+    int filler[64], n_filler = 0;
+    getrlimit(RLIMIT_NOFILE, &was);
+    now = was;
+    now.rlim_cur = ARRAY_LEN(filler);
+    setrlimit(RLIMIT_NOFILE, &now);
+    while ((filler[n_filler] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+        n_filler++;
+    run_turns(5);
+    assert_string_equal(buf_cstr(&b.seen), "page:1 | "); // in the place of a spare
+    assert_true(b.link.starved);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(b.starved, i + 1);
+        link_read_again(&b.link);
+        run_turns(2);
+    }
+    assert_int_equal(b.ended, 0);
+    while (n_filler > 0)
+        close(filler[--n_filler]);
+    setrlimit(RLIMIT_NOFILE, &was);
+    link_read_again(&b.link);
+    run_turns(3);
+    assert_string_equal(buf_cstr(&b.seen), "page:1 | page:2 page:3 page:4 | ");
+    assert_int_equal(b.n_fds, 4);
+    for (int i = 0; i < b.n_fds; i++)
+        close(b.fds[i]);
+    link_close(&a.link, on_free);
+    run_turns(3);
+    assert_int_equal(b.ended, 1);
+    side_finish(&b);
+    buf_finish(&a.seen);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -608,6 +675,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(eof_comes_after_every_frame, setup, teardown),
         cmocka_unit_test_setup_teardown(broken_peers, setup, teardown),
         cmocka_unit_test_setup_teardown(descriptors_travel_with_their_frame, setup, teardown),
+        cmocka_unit_test_setup_teardown(descriptors_wait_for_room, setup, teardown),
         cmocka_unit_test_setup_teardown(stray_descriptors_are_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(back_pressure, setup, teardown),
         cmocka_unit_test_setup_teardown(large_frames_keep_their_place, setup, teardown),
