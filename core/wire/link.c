@@ -494,6 +494,8 @@ static bool make_room(struct link *l)
 {
     if (!l->ops->on_starved)
         return true;
+    close_all(l->spares, l->n_spares); // the limit may have sunk below their numbers
+    l->n_spares = 0;
     if (!have_spares(l)) {
         l->starved = true;
         return false;
