@@ -413,7 +413,8 @@ static void note_health(struct deploy *d)
     if (!d->was_healthy && (sum.wanted > 0 || !d->deployed))
         LOGI("application %s is RUNNING", d->name);
     d->was_healthy = d->deployed = true;
-    if (sum.wanted > 0 && d->good != d->target) {
+    // At zero an untried version is better to go back to than none.
+    if ((sum.wanted > 0 || !d->good) && d->good != d->target) {
         version_unref(d->previous);
         d->previous = d->good;
         d->good = version_ref(d->target);

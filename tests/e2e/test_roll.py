@@ -206,6 +206,18 @@ def test_an_update_at_zero(server):
     gave_up(s, "SIGSEGV")
 
 
+def test_a_version_at_zero_outlives_a_broken_one_and_control(server):
+    """Nobody had asked for it yet, so nothing but the store says that it was there."""
+    scaling = {"min_replicas": 0, "max_replicas": 1, "initial_replicas": 0}
+    s = server([roller("one", autoscaling_config=scaling)], ready={"app": None})
+    wait_for("it is there", 10, lambda: app_of(s)["status"] == "RUNNING")
+    deploy(s, roller("bad", "create:segv", autoscaling_config=scaling))
+    gave_up(s, "SIGSEGV")
+    kill_control(s)
+    wait_for("it is known", 10, lambda: "serves on" in app_of(s)["message"])
+    assert tag_of(s) == "one"
+
+
 # ---- versions that break ------------------------------------------------------------------------
 
 BROKEN = {
