@@ -458,6 +458,7 @@ class Load:
         body=0,
         pause_us=None,
         sockets=(),
+        timeout_s=None,
         out=None,
     ):
         self.out = Path(out)
@@ -478,7 +479,8 @@ class Load:
             "-o",
             self.out,
         ]
-        for flag, value in (("-n", requests), ("-d", seconds), ("-B", pause_us)):
+        options = (("-n", requests), ("-d", seconds), ("-B", pause_us), ("-t", timeout_s))
+        for flag, value in options:
             if value is not None:
                 args += [flag, value]
         fds = [s.fileno() for s in sockets]
