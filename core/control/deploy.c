@@ -293,8 +293,8 @@ static bool same_file(const struct version *bad, const struct version *to)
 // `to` is a reference of its own.
 static void go_back(struct deploy *d, struct version *own_to, const char *why)
 {
-    CHECK(d->target);
     struct version *bad = version_ref(d->target);
+    CHECK(bad);
     if (d->good == bad) {
         version_unref(d->good);
         d->good = version_ref(own_to);
