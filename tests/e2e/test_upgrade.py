@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -208,7 +209,12 @@ def test_an_upgraded_supervisor_is_taken_over(tmp_path, newer):
 
 def test_a_signal_during_the_change_is_not_lost(tmp_path):
     slow = tmp_path / "slow"  # while it is neither the old program nor the new one
-    slow.write_text(f'#!/bin/sh\n[ "$2" = --resume ] && sleep 1\nexec {SALVER} "$@"\n')
+    # No shell: it would let the signals through that wait.
+    slow.write_text(
+        f"#!{sys.executable} -S\nimport os, sys, time\n"
+        f"if sys.argv[2] == '--resume':\n    time.sleep(1)\n"
+        f"os.execv('{SALVER}', ['salver', *sys.argv[1:]])\n"
+    )
     slow.chmod(0o755)
     with serve(tmp_path, fake()) as server:
         command = [str(a) for a in (SALVER, "upgrade", slow, "--state", server.state)]
