@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool claims(struct deploy *d, struct version *v, struct err *err);
+static bool claims(struct deploy *d, const struct version *v, struct err *err);
 static void withdraw(struct deploy *d, const char *why);
 static void set_target(struct deploy *d, struct version *own_v);
 static void set_refused(struct deploy *d, struct version *own_v);
@@ -241,29 +241,23 @@ static void set_target(struct deploy *d, struct version *own_v)
 }
 
 // Two applications of one model name: the one that came first has it.
-static bool claims(struct deploy *d, struct version *v, struct err *err)
+static bool claims(struct deploy *d, const struct version *v, struct err *err)
 {
-    const char *model;
-    for (uint32_t i = 0; (model = version_model(v, i)); i++) {
-        list_for_each (n, &d->control->deploys) {
-            struct deploy *other = CONTAINER_OF(n, struct deploy, node);
-            const char *theirs;
-            if (other == d || other->deleting || !other->target)
-                continue;
-            for (uint32_t k = 0; (theirs = version_model(other->target, k)); k++) {
-                if (strcmp(theirs, model) != 0)
-                    continue;
-                struct deploy *loser = other->order < d->order ? d : other;
-                err_set(err, -409,
-                        "the model name '%s' is application '%s's already; give one of the two "
-                        "another served_model_name, or another deployment name",
-                        model, loser == d ? other->name : d->name);
-                if (loser == d)
-                    return false;
-                withdraw(other, err->msg);
-                break;
-            }
-        }
+    list_for_each (n, &d->control->deploys) {
+        struct deploy *other = CONTAINER_OF(n, struct deploy, node);
+        if (other == d || other->deleting || !other->target)
+            continue;
+        const char *model = version_shared(v, other->target);
+        if (!model)
+            continue;
+        struct deploy *loser = other->order < d->order ? d : other;
+        err_set(err, -409,
+                "the model name '%s' is application '%s's already; give one of the two "
+                "another served_model_name, or another deployment name",
+                model, loser == d ? other->name : d->name);
+        if (loser == d)
+            return false;
+        withdraw(other, err->msg);
     }
     return true;
 }

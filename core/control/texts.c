@@ -131,6 +131,55 @@ static double queue_length(const struct conf_deployment *d)
     return d->max_queued_requests < 0 ? CONF_QUEUE_DEFAULT : (double)d->max_queued_requests;
 }
 
+// Whether a replica knows a name; one of a version that is forgotten is believed to.
+static bool knows(const struct replica *r, const char *model)
+{
+    const struct deploy *d = r->deploy;
+    const struct version *of[] = {d->target, d->good, d->previous};
+    for (size_t i = 0; i < ARRAY_LEN(of); i++)
+        if (of[i] && strcmp(r->version, of[i]->id) == 0)
+            return version_names(of[i], model);
+    return true;
+}
+
+// While versions differ in a name, only those that have it get its requests.
+static cJSON *model_of(const struct deploy *d, const cJSON *model)
+{
+    const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "id"));
+    cJSON *workers = cJSON_CreateArray();
+    bool all = true;
+    for (uint32_t i = 0; i < d->n_replicas; i++) {
+        const struct replica *r = d->replicas[i];
+        if (r->leaving)
+            continue;
+        if (knows(r, id))
+            cJSON_AddItemToArray(workers, cJSON_CreateStringReference(r->name));
+        else
+            all = false;
+    }
+    cJSON *copy = cJSON_Duplicate(model, true);
+    if (all || cJSON_GetArraySize(workers) == 0)
+        cJSON_Delete(workers);
+    else
+        cJSON_AddItemToObject(copy, "workers", workers);
+    return copy;
+}
+
+static bool is_mixed(const struct deploy *d, const struct version *v)
+{
+    for (uint32_t i = 0; i < d->n_replicas; i++)
+        if (!d->replicas[i]->leaving && strcmp(d->replicas[i]->version, v->id) != 0)
+            return true;
+    return false;
+}
+
+static void add_mixed(cJSON *j, const struct deploy *d, const cJSON *models)
+{
+    cJSON *all = cJSON_AddArrayToObject(j, "models");
+    const cJSON *m;
+    cJSON_ArrayForEach(m, models) cJSON_AddItemToArray(all, model_of(d, m));
+}
+
 // What the inspection heard, word for word.
 static void add_models(cJSON *j, const struct deploy *d)
 {
@@ -138,7 +187,9 @@ static void add_models(cJSON *j, const struct deploy *d)
     const cJSON *probed = v ? v->probed : NULL;
     cJSON *models = cJSON_GetObjectItemCaseSensitive(probed, "models");
     const cJSON *gauge = cJSON_GetObjectItemCaseSensitive(probed, "queue_gauge");
-    if (models)
+    if (models && v && is_mixed(d, v))
+        add_mixed(j, d, models);
+    else if (models)
         cJSON_AddItemReferenceToObject(j, "models", models);
     else
         cJSON_AddArrayToObject(j, "models");

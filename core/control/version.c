@@ -13,7 +13,10 @@
 
 #include <libgen.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+static void sort_names(struct version *v);
 
 struct version *version_create(struct deploy *d, struct doc *doc)
 {
@@ -42,6 +45,7 @@ void version_unref(struct version *v)
         return;
     v->control->copies_due = true;
     cJSON_Delete(v->probed);
+    xfree(v->names);
     doc_unref(v->doc);
     xfree(v);
 }
@@ -150,6 +154,7 @@ int version_digest(struct version *v, struct err *err)
     if (*v->numbers.warning)
         LOGW("application %s: %s", v->app->name, v->numbers.warning);
     make_id(v);
+    sort_names(v);
     return gpus_check(&v->control->gpus, v->plan.devices, v->plan.device_bytes, err);
 }
 
@@ -165,9 +170,34 @@ int version_check_options(struct version *v, const char *found, struct err *err)
     return rc;
 }
 
-const char *version_model(const struct version *v, uint32_t i)
+static int compare_names(const void *a, const void *b)
 {
-    const cJSON *models = cJSON_GetObjectItemCaseSensitive(v->probed, "models");
-    const cJSON *m = cJSON_GetArrayItem(models, (int)i);
-    return m ? text(m, "id") : NULL;
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void sort_names(struct version *v)
+{
+    const cJSON *models = cJSON_GetObjectItemCaseSensitive(v->probed, "models"), *m;
+    uint32_t n = (uint32_t)cJSON_GetArraySize(models);
+    v->names = xrealloc(v->names, (n + 1) * sizeof *v->names);
+    v->n_names = 0;
+    cJSON_ArrayForEach(m, models) v->names[v->n_names++] = text(m, "id");
+    qsort(v->names, v->n_names, sizeof *v->names, compare_names);
+}
+
+bool version_names(const struct version *v, const char *model)
+{
+    return v->n_names > 0 && bsearch(&model, v->names, v->n_names, sizeof *v->names, compare_names);
+}
+
+const char *version_shared(const struct version *a, const struct version *b)
+{
+    for (uint32_t i = 0, k = 0; i < a->n_names && k < b->n_names;) {
+        int c = strcmp(a->names[i], b->names[k]);
+        if (c == 0)
+            return a->names[i];
+        i += c < 0;
+        k += c > 0;
+    }
+    return NULL;
 }

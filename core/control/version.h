@@ -39,7 +39,9 @@ struct version {
     char id[VERSION_ID];       // once accepted
     char message[ERR_MSG_MAX]; // why it failed
     struct cJSON *probed;      // owned: what the inspection said
-    char plugin[128];          // name and version
+    const char **names;        // owned, the texts by `probed`: the models' names, sorted
+    uint32_t n_names;
+    char plugin[128]; // name and version
     struct stash stash;
     struct plan plan;
     struct numbers numbers;
@@ -58,5 +60,6 @@ void version_unref(struct version *v); // NULL is allowed
 int version_digest(struct version *v, struct err *err);
 // The options against the config, by what a description says; version.config_json is set.
 int version_check_options(struct version *v, const char *found, struct err *err);
-// The model names it would serve; NULL at the end.
-const char *version_model(const struct version *v, uint32_t i);
+bool version_names(const struct version *v, const char *model); // it serves a model of that name
+// A name that both serve, or NULL.
+const char *version_shared(const struct version *a, const struct version *b);

@@ -51,6 +51,10 @@ void dispatch_configure(struct dispatch *d, const struct snapshot_app *app)
 {
     bool renamed = !d->deployment || !same(d->deployment, app->deployment) ||
                    !same(d->prefix, app->route_prefix);
+    d->app = app;
+    d->partial = false;
+    for (uint32_t i = 0; i < app->n_models; i++)
+        d->partial = d->partial || app->models[i].n_workers > 0;
     d->stream_in = app->stream_in;
     d->retry_safe = app->retry_safe;
     d->max_body_bytes = app->max_body_bytes;
@@ -77,6 +81,8 @@ void dispatch_close(struct dispatch *d)
 {
     CHECK(!d->closed);
     d->closed = true;
+    d->app = NULL;
+    d->partial = false;
     load_remove(&d->load);
     d->load.queued++; // stays while we work on it
     while (d->n_peers)
@@ -251,15 +257,36 @@ void dispatch_pump(struct dispatch *d)
     want_nothing(d);
 }
 
+// The model that it asks for, if not all workers know it.
+static const struct snapshot_model *partly_known(const struct dispatch *d, const struct request *r)
+{
+    for (uint32_t i = 0; d->partial && r->model && i < d->app->n_models; i++) {
+        const struct snapshot_model *m = &d->app->models[i];
+        if (m->n_workers > 0 && strcmp(m->id, r->model) == 0)
+            return m;
+    }
+    return NULL;
+}
+
+// model: of partly_known.
+static bool can_take(const struct peer *p, const struct snapshot_model *model)
+{
+    bool knows = !model;
+    for (uint32_t i = 0; !knows && i < model->n_workers; i++)
+        knows = strcmp(model->workers[i], p->name) == 0;
+    return knows && peer_is_open(p);
+}
+
 static struct peer *choose(struct dispatch *d, const struct request *r)
 {
+    const struct snapshot_model *model = partly_known(d, r);
     if (d->n_peers == 1)
-        return peer_is_open(d->peers[0]) ? d->peers[0] : NULL;
+        return can_take(d->peers[0], model) ? d->peers[0] : NULL;
     struct pick_choice choices[PICK_MAX];
     int avoid = PICK_NONE;
     for (uint32_t i = 0; i < d->n_peers; i++) {
         struct peer *p = d->peers[i];
-        choices[i] = (struct pick_choice){peer_is_open(p) ? p->grants : 0, p->load};
+        choices[i] = (struct pick_choice){can_take(p, model) ? p->grants : 0, p->load};
         if (p == r->avoid)
             avoid = (int)i;
     }

@@ -26,6 +26,8 @@ struct snapshot_app;
 
 struct dispatch {
     struct inflight *all;
+    const struct snapshot_app *app; // borrowed until the next configure; NULL: closed
+    bool partial;                   // not all workers know all of its models
     char *name, *deployment, *prefix, *status, *message; // owned; prefix NULL: not exposed
     bool stream_in, retry_safe, closed;
     bool wanting; // a worker may still have a WANT of ours
@@ -45,7 +47,8 @@ struct dispatch {
 };
 
 void dispatch_create(struct inflight *all, const struct snapshot_app *app, struct dispatch **ret);
-void dispatch_configure(struct dispatch *d, const struct snapshot_app *app); // a newer snapshot
+// A newer snapshot, which stays until the next one is told.
+void dispatch_configure(struct dispatch *d, const struct snapshot_app *app);
 // No application any more: what waits is refused. Frees itself after its last request.
 void dispatch_close(struct dispatch *d);
 

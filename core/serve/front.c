@@ -275,7 +275,7 @@ static void on_request(void *ctx, struct http_msg *m)
         return;
     }
     if (way.d) {
-        request_begin(f->all, way.d, m, way.path);
+        request_begin(f->all, way.d, m, way.path, NULL);
         return;
     }
     if (way.core) {
@@ -353,7 +353,8 @@ static void end_seek(struct front *f, struct http_msg *m, bool whole)
     m->body_limit = d->max_body_bytes;
     bool streams = d->stream_in && !m->websocket;
     m->streaming = streams;
-    request_begin(f->all, d, m, route_below(f->root_path, m->path));
+    const char *model = s->field.has ? arena_strndup(m->arena, s->field.text, s->field.n) : NULL;
+    request_begin(f->all, d, m, route_below(f->root_path, m->path), model);
     if (streams && m->user)
         http_msg_stream(m);
     if (streams && m->user && whole)

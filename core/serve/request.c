@@ -39,13 +39,15 @@ static void begin_answer(struct request *r);
 static void send_headers(struct request *r, struct bytes headers);
 static void give_window(struct request *r);
 
-void request_begin(struct inflight *all, struct dispatch *d, struct http_msg *m, const char *path)
+void request_begin(struct inflight *all, struct dispatch *d, struct http_msg *m, const char *path,
+                   const char *model)
 {
     struct request *r = inflight_take(all);
     m->user = r;
     r->m = m;
     r->d = d;
     r->path = path;
+    r->model = model;
     r->websocket = m->websocket;
     r->stream_in = m->streaming && !m->websocket;
     const char *accept = http_msg_header(m, "accept");

@@ -62,6 +62,7 @@ struct request {
     struct peer *avoid; // has refused it last; compared, never followed
     struct http_msg *m; // NULL: the client's side is over
     const char *path;   // below the route prefix; on the message's arena
+    const char *model;  // by which it came here, on the same arena; NULL: by prefix, or it has none
     enum request_state state;
     uint64_t id;
     char id_text[17];
@@ -81,7 +82,9 @@ struct request {
 };
 
 // A whole head arrived (and its body, unless it streams). Takes over the message until its end.
-void request_begin(struct inflight *all, struct dispatch *d, struct http_msg *m, const char *path);
+// path, model: see struct request.
+void request_begin(struct inflight *all, struct dispatch *d, struct http_msg *m, const char *path,
+                   const char *model);
 
 // The client's side.
 void request_client_body(struct request *r, const char *p, size_t n, bool text, bool fin);

@@ -196,6 +196,16 @@ static bool whole_number(const cJSON *v, double max)
            v->valuedouble == floor(v->valuedouble);
 }
 
+// Who knows it, where not all do.
+static int parse_knowers(struct arena *a, const cJSON *model, struct snapshot_model *m,
+                         struct err *err)
+{
+    static const struct field f = {"workers", K_STRS, 0, SNAPSHOT_WORKERS, true};
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(model, f.name);
+    int rc = v ? parse_strs(a, &f, v, &m->workers, &m->n_workers, err) : 0;
+    return rc < 0 ? err_ctx(err, "model '%s'", m->id) : 0;
+}
+
 static int parse_models(struct arena *a, const cJSON *v, struct snapshot_app *app, struct err *err)
 {
     if (!cJSON_IsArray(v) || cJSON_GetArraySize(v) > SNAPSHOT_MODELS)
@@ -214,11 +224,14 @@ static int parse_models(struct arena *a, const cJSON *v, struct snapshot_app *ap
                            "model %u must have the texts 'id' and 'root' and the whole numbers "
                            "'max_model_len' and 'created'",
                            app->n_models);
-        app->models[app->n_models++] =
-            (struct snapshot_model){.id = arena_strdup(a, id),
-                                    .root = arena_strdup(a, root),
-                                    .max_model_len = (uint32_t)len->valuedouble,
-                                    .created_s = (uint64_t)created->valuedouble};
+        struct snapshot_model *to = &app->models[app->n_models++];
+        *to = (struct snapshot_model){.id = arena_strdup(a, id),
+                                      .root = arena_strdup(a, root),
+                                      .max_model_len = (uint32_t)len->valuedouble,
+                                      .created_s = (uint64_t)created->valuedouble};
+        int rc = parse_knowers(a, m, to, err);
+        if (rc < 0)
+            return rc;
     }
     return 0;
 }

@@ -7,8 +7,8 @@
  *         then keeps the last one that it understood. Two applications with the same route prefix
  *         or name are refused too.
  * Between versions: unknown keys are skipped, since a newer control may say more, and what came
- *         later than the first ones may be missing, since an older one doesn't know it: `start_s`.
- *         Every key that is added from now on is of this kind.
+ *         later than the first ones may be missing, since an older one doesn't know it: `start_s`,
+ *         a model's `workers`. Every key that is added from now on is of this kind.
  * Bounds  SNAPSHOT_MAX bytes of text, SNAPSHOT_APPS applications.
  * Owner   everything hangs on snapshot.arena.
  */
@@ -31,6 +31,8 @@ struct snapshot_model {
     const char *id, *root;
     uint32_t max_model_len; // 0: no limit
     uint64_t created_s;
+    const char **workers; // spec names of those that know it, while others don't yet or no more
+    uint32_t n_workers;   // 0: all of the application's know it
 };
 
 struct snapshot_app {

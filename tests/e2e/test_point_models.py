@@ -472,3 +472,61 @@ def test_a_name_has_one_owner(fresh):
     assert whose(s, "shared") == whose(s, "second") == "second"
     check_names = error_of(ask(s, "first"))["message"]
     assert check_names.startswith("The model `first` does not exist."), check_names
+# ---- a model gets another name ---------------------------------------------------------------------
+
+
+GOOD = (200, "")
+APART_S = 0.3
+
+
+class Asker(threading.Thread):
+    """Asks for one name all the time; `seen`: what came, in order."""
+
+    def __init__(self, s, model):
+        super().__init__(daemon=True)
+        self.s, self.model, self.seen, self.done = s, model, [], threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.done.wait(0.002):
+            answer = ask(self.s, self.model)
+            known = "" if answer.status == 200 else error_of(answer)["type"]
+            self.seen.append((time.monotonic(), (answer.status, known)))
+
+    def stop(self):
+        self.done.set()
+        self.join(60)
+        return self.seen
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_model_is_renamed(fresh, replicas):
+    s = fresh
+    was = llm("named", "tiny-llama-bias", ["old", "both"], num_replicas=replicas)
+    becomes = llm("named", "tiny-llama-bias", ["new", "both"], num_replicas=replicas)
+    put(s, *STAYS, was)
+    settled(s, name="named")
+    listed(s, ["old", "both"])
+    version = app_of(s, "named")["deployments"]["named"]["version"]
+    askers = {name: Asker(s, name) for name in ("old", "both", "new")}
+    time.sleep(0.3)
+    with Poll(s) as poll:
+        put(s, *STAYS, becomes)
+        settled(s, name="named", before=version)
+        listed(s, ["new", "both"], ["old"])
+        time.sleep(0.3)
+    seen = {name: asker.stop() for name, asker in askers.items()}
+    counts = {n: dict(collections.Counter(what for _, what in rows)) for n, rows in seen.items()}
+    figures(f"a_model_is_renamed_{replicas}", **{n: str(c) for n, c in counts.items()})
+    assert not poll.wrong
+    assert all("both" in now for _, now in poll.seen)
+    assert set(counts["both"]) == {GOOD}, counts["both"]
+    for name in ("old", "new"):
+        assert set(counts[name]) == {GOOD, (404, "NotFoundError")}, counts[name]
+    # Each name has one time at which it begins or ends; two ingresses hear of it a moment apart.
+    old, new = seen["old"], seen["new"]
+    last_good = max(at for at, what in old if what == GOOD)
+    first_good = min(at for at, what in new if what == GOOD)
+    assert all(what == GOOD for at, what in old if at < last_good - APART_S), "old stays itself"
+    assert all(what == GOOD for at, what in new if at > first_good + APART_S), "new stays itself"
+    assert first_good - last_good < APART_S, "there is always a name that answers"

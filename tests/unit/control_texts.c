@@ -62,6 +62,7 @@ static int load(void **state)
     for (uint32_t i = 0; i < 3; i++) {
         snprintf(replicas[i].name, sizeof replicas[i].name, "a/d/%u", i);
         snprintf(replicas[i].version, sizeof replicas[i].version, "v0");
+        replicas[i].deploy = &deploys[0];
     }
     replicas[2].leaving = true;
     deploys[0].target = &versions[0];
@@ -172,6 +173,43 @@ static void routes_name_the_models(void **state)
     cJSON_Delete(apps);
 }
 
+// A roll that renames a model: each name with those that know it.
+static void a_renamed_model_names_who_knows_it(void **state)
+{
+    (void)state;
+    const char *old_names[] = {"both", "m"}, *new_names[] = {"both", "n"};
+    struct version next = versions[0], *target = deploys[0].target;
+    cJSON *was = versions[0].probed;
+    versions[0].probed =
+        cJSON_Parse("{\"models\":[{\"id\":\"m\",\"root\":\"/m\"},{\"id\":\"both\"}]}");
+    versions[0].names = old_names;
+    next.names = new_names;
+    versions[0].n_names = next.n_names = 2;
+    snprintf(next.id, sizeof next.id, "v9");
+    deploys[0].good = target;
+    deploys[0].target = &next;
+    snprintf(replicas[1].version, sizeof replicas[1].version, "v9");
+    cJSON *apps = parse(texts_routes(&control));
+    const cJSON *models = cJSON_GetObjectItem(cJSON_GetArrayItem(apps, 0), "models");
+    assert_int_equal(cJSON_GetArraySize(models), 2);
+    const cJSON *m = cJSON_GetArrayItem(models, 0), *knowers = cJSON_GetObjectItem(m, "workers");
+    assert_string_equal(text(m, "id"), "m");
+    assert_string_equal(text(m, "root"), "/m");
+    assert_int_equal(cJSON_GetArraySize(knowers), 1);
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetArrayItem(knowers, 0)), "a/d/0");
+    m = cJSON_GetArrayItem(models, 1);
+    assert_string_equal(text(m, "id"), "both");
+    assert_null(cJSON_GetObjectItem(m, "workers"));
+    cJSON_Delete(apps);
+    cJSON_Delete(versions[0].probed);
+    versions[0].probed = was;
+    versions[0].names = NULL;
+    versions[0].n_names = 0;
+    deploys[0].good = NULL;
+    deploys[0].target = target;
+    snprintf(replicas[1].version, sizeof replicas[1].version, "v0");
+}
+
 static void routes_say_who_serves_what(void **state)
 {
     (void)state;
@@ -194,9 +232,11 @@ static void routes_say_who_serves_what(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_worker_gets_its_numbers), cmocka_unit_test(what_can_be_told_is_equal),
-        cmocka_unit_test(an_ingress_gets_its_limits), cmocka_unit_test(routes_say_who_serves_what),
-        cmocka_unit_test(routes_name_the_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_worker_gets_its_numbers),
+                                       cmocka_unit_test(what_can_be_told_is_equal),
+                                       cmocka_unit_test(an_ingress_gets_its_limits),
+                                       cmocka_unit_test(routes_say_who_serves_what),
+                                       cmocka_unit_test(routes_name_the_models),
+                                       cmocka_unit_test(a_renamed_model_names_who_knows_it)};
     return cmocka_run_group_tests(tests, load, unload);
 }

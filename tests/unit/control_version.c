@@ -110,9 +110,25 @@ static void an_inspection_without_a_name_is_refused(void **state)
     doc_unref(doc);
 }
 
+static void names(void **state)
+{
+    (void)state;
+    const char *ab[] = {"a", "b"}, *bc[] = {"b", "c"}, *d[] = {"d"};
+    struct version one = {.names = ab, .n_names = 2}, two = {.names = bc, .n_names = 2},
+                   three = {.names = d, .n_names = 1}, none = {0};
+    assert_string_equal(version_shared(&one, &two), "b");
+    assert_string_equal(version_shared(&two, &one), "b");
+    assert_null(version_shared(&one, &three));
+    assert_null(version_shared(&three, &two));
+    assert_null(version_shared(&one, &none));
+    assert_true(version_names(&one, "b"));
+    assert_false(version_names(&one, "c"));
+    assert_false(version_names(&none, "a"));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(ids),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(ids), cmocka_unit_test(names),
                                        cmocka_unit_test(another_deployment_is_another_version),
                                        cmocka_unit_test(an_inspection_without_a_name_is_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);

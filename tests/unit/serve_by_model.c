@@ -3,19 +3,22 @@
 #include "base/check.h"
 #include "serve_world.h"
 
+static const char *x_knowers = ""; // members of the model `x` more, of every application
+
 static void put_app(struct buf *b, const char *name, const char *prefix, const char *models,
                     const char *members)
 {
     buf_printf(b,
-               "{\"name\":\"%s\",\"deployment\":\"d\",\"route_prefix\":%s,\"workers\":[\"%s/d/0\"],"
+               "{\"name\":\"%s\",\"deployment\":\"d\",\"route_prefix\":%s,\"workers\":[\"%s/d/"
+               "0\",\"%s/d/1\"],"
                "\"max_ongoing_requests\":8,\"max_response_buffer_bytes\":4194304,"
                "\"graceful_shutdown_timeout_s\":2,\"max_queued_bytes\":100000000,"
                "\"max_queued_requests\":2,\"queue_gauge\":null,\"models\":[",
-               name, prefix, name);
+               name, prefix, name, name);
     for (const char *m = models; *m; m++)
         buf_printf(b,
-                   "%s{\"id\":\"%c\",\"root\":\"/m\",\"max_model_len\":0,\"created\":1700000000}",
-                   m == models ? "" : ",", *m);
+                   "%s{\"id\":\"%c\",\"root\":\"/m\",\"max_model_len\":0,\"created\":1700000000%s}",
+                   m == models ? "" : ",", *m, *m == 'x' ? x_knowers : "");
     buf_printf(b, "],\"retry_safe\":false,%s}", members);
 }
 
@@ -378,6 +381,35 @@ static void appear(void **state)
     expect_at(1, fd, "/v1/completions", "{\"model\":\"z\"}");
 }
 
+// While a roll gives a model another name its workers differ in what they know.
+static void known_by_some(void **state)
+{
+    (void)state;
+    begin(NULL, NULL, true);
+    const struct app apps[] = {{"a", "null", "xy", USUAL}};
+    x_knowers = ",\"workers\":[\"a/d/1\",\"a/d/9\"]";
+    say_apps(apps, 1);
+    attach_to(0, "a/d/0");
+    // Alone it knows `y`, and what came by no name; `x` waits, and nothing behind it is lost.
+    expect_at(0, post("/v1/completions", "{\"model\":\"y\"}"), "/v1/completions", NULL);
+    expect_at(0, post("/v1/completions", "{}"), "/v1/completions", NULL);
+    int waits = post("/v1/completions", "{\"model\":\"x\"}");
+    expect_nothing(&w.worker[0], WIRE_submit);
+    attach_to(1, "a/d/1");
+    expect_at(1, waits, "/v1/completions", "{\"model\":\"x\"}");
+    for (int i = 0; i < 16; i++)
+        expect_at(1, post("/v1/completions", "{\"model\":\"x\"}"), "/v1/completions", NULL);
+    // All know it again, those with it are gone.
+    x_knowers = "";
+    waits = post("/v1/completions", "{\"model\":\"x\"}");
+    uint64_t id;
+    expect_submit(&w.worker[1], &id);
+    say_apps(apps, 1);
+    close_end(&w.worker[1]);
+    expect_at(0, waits, "/v1/completions", "{\"model\":\"x\"}"); // it was not given yet
+    expect_at(0, post("/v1/completions", "{\"model\":\"x\"}"), "/v1/completions", NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +424,7 @@ int main(void)
         cmocka_unit_test_teardown(streamed_by_default, finish),
         cmocka_unit_test_teardown(in_between, finish),
         cmocka_unit_test_teardown(appear, finish),
+        cmocka_unit_test_teardown(known_by_some, finish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

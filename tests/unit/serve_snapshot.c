@@ -50,6 +50,10 @@ static const struct row {
     {"\"max_model_len\":2048", "\"max_model_len\":4294967296", "the whole numbers"},
     {"\"created\":1700000000", "\"created\":-1", "the whole numbers"},
     {"\"models\":[{", "\"models\":[],\"was\":[{", NULL},
+    {"\"id\":\"m\"", "\"id\":\"m\",\"workers\":[\"echo/d/1\"]", NULL},
+    {"\"id\":\"m\"", "\"id\":\"m\",\"workers\":\"echo/d/1\"",
+     "model 'm': 'workers' must be an array"},
+    {"\"id\":\"m\"", "\"id\":\"m\",\"workers\":[1]", "must hold strings alone"},
     {"\"vllm:num_requests_waiting\"", "null", NULL},
     {",\"queue_gauge\":\"vllm:num_requests_waiting\"", "", "'queue_gauge' is missing"},
     {"waiting\"}]", "waiting\"}],\"apps\":0", NULL}, // the first of two keys counts
@@ -104,6 +108,7 @@ static void every_field(void **state)
     assert_string_equal(a->message, "");
     assert_int_equal(a->n_models, 1);
     assert_string_equal(a->models[0].id, "m");
+    assert_int_equal(a->models[0].n_workers, 0);
     assert_string_equal(a->models[0].root, "/m.gguf");
     assert_int_equal(a->models[0].max_model_len, 2048);
     assert_int_equal(a->models[0].created_s, 1700000000);
