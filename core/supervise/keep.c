@@ -46,7 +46,7 @@ int keep_spec(struct supervisor *s, const char *name, enum wire_role role, uint3
     spec->restart = restart;
     buf_clear(&spec->orders);
     buf_put(&spec->orders, orders.p, orders.n);
-    if (is_new && s->phase == SP_RUN)
+    if (is_new)
         start(spec);
     return 0;
 }
