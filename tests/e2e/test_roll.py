@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -118,7 +119,7 @@ def test_another_option_rolls(server):
     s = server([roller("one", num_replicas=2)])
     before = pids(s)
     with Clients(s) as clients:
-        deploy(s, roller("two", num_replicas=2))
+        deploy(s, roller("two", "load:sleep=500", num_replicas=2))
         least = []
 
         def through():
@@ -175,7 +176,7 @@ def test_a_deployment_gets_another_name(server):
 def test_bodies_that_begin_to_stream_in(server):
     """Two versions of which one takes bodies in pieces share a queue: both get what they can take."""
     s = server([roller("one", config={"stream_in": False}, num_replicas=2)])
-    with Clients(s, plain=1, streams=1, uploads=4) as clients:
+    with Clients(s, plain=1, streams=1, uploads=4, whole=("one", "three")) as clients:
         deploy(s, roller("two", num_replicas=2))
         rolled(s, "two")
         deploy(s, roller("three", config={"stream_in": False}, num_replicas=2))
@@ -193,7 +194,7 @@ def test_an_update_at_zero(server):
         "look_back_period_s": 1,
     }
     s = server([roller("one", autoscaling_config=scaling)], ready={"app": None})
-    wait_for("it is there", 10, lambda: app_of(s)["status"] == "RUNNING")
+    wait_for("it is there", 10, lambda: answers(s) and app_of(s)["status"] == "RUNNING")
     assert s.pids("worker") == []
     deploy(s, roller("two", autoscaling_config=scaling))
     time.sleep(1)
@@ -266,6 +267,43 @@ def test_a_broken_version_costs_nothing(server, name):
         rolled(s, "better")
     assert not clients.wrong, clients.wrong
     assert set(clients.tags()) == {"good", "better"}
+
+
+def test_a_broken_version_with_another_prefix_costs_nothing(server):
+    s = server([roller("good", num_replicas=2)])
+    bad = {**roller("bad", "load:sleep=300,load:segv", num_replicas=2), "route_prefix": "/elsewhere"}
+    with Clients(s) as clients:
+        deploy(s, bad)
+        gave_up(s, "SIGSEGV")
+        assert s.get("/elsewhere/").status == 404
+    assert not clients.wrong, clients.wrong
+    deploy(s, {**roller("better", num_replicas=2), "route_prefix": "/elsewhere"})
+    while s.get("/app/").status == 200:
+        pass  # until its version is there alone
+    assert s.get("/elsewhere/").status == 200
+    assert tag_of(s, "/elsewhere/") == "better"
+
+
+def test_a_broken_version_with_another_model_costs_nothing(server):
+    """Its name is nobody's, and the one before keeps its own."""
+    def named(model, do=""):
+        app = roller(do=do, name="m")
+        return {**app, "plugin": "named", "deployments": [{"name": "m", "config": {"models": model}}]}
+
+    def names(s):
+        return [m["id"] for m in json.loads(s.get("/v1/models").body)["data"]]
+
+    s = server([named("one")], ready={"m": None})
+    wait_for("it runs", 10, lambda: answers(s) and app_of(s, "m")["status"] == "RUNNING")
+    assert names(s) == ["one"]
+    bad = named("two")
+    bad["deployments"][0]["warmup_requests"] = [{"path": "/", "expect_status": 418}]
+    deploy(s, bad)
+    end = time.monotonic() + 1
+    while time.monotonic() < end or app_of(s, "m")["status"] != "DEPLOY_FAILED":
+        assert names(s) == ["one"]
+    deploy(s, named("two"))
+    wait_for("the new name", 10, lambda: names(s) == ["two"])
 
 
 def test_a_version_that_breaks_after_its_first_second_is_given_up(server):
@@ -402,6 +440,18 @@ def test_a_roll_back_survives_the_server(server, tmp_path):
         rolled(s, "better")
 
 
+def test_who_stops_starts_nobody(server):
+    s = server([roller(do="unload:sleep=500", num_replicas=2)])
+    (slow, quick) = s.pids("worker")
+    s.process.send_signal(signal.SIGTERM)
+    wait_for("they drain", 5, lambda: s.log().count("draining: 0 in flight") == 2)
+    os.kill(quick, signal.SIGKILL)  # its end is told to control, which may not replace it
+    s.process.wait(10)
+    tail = s.log().split("got signal 15")[1]
+    assert not re.search(r"worker \S+ ready: plugin", tail) and tail.count("] left") == 1, tail
+    assert "stopped" in tail
+
+
 # ---- a new file of the plugin -------------------------------------------------------------------
 
 
@@ -436,7 +486,7 @@ def test_a_new_file_rolls(server, plugins):
     s = server([mine(num_replicas=2)], plugins=plugins.folder)
     was = deployment_of(s)["version"]
     assert plugin_of(s) == "fake_step"
-    with Clients(s) as clients:
+    with Clients(s, whole=None) as clients:
         plugins("fake_run")
         settled(s, before=was)
     assert not clients.wrong, clients.wrong
@@ -446,7 +496,7 @@ def test_a_new_file_rolls(server, plugins):
 def test_a_broken_file_is_left_alone(server, plugins):
     s = server([mine(num_replicas=1)], plugins=plugins.folder)
     before = pids(s)
-    with Clients(s) as clients:
+    with Clients(s, whole=None) as clients:
         plugins("fake_dlcrash")
         gave_up(s, "new file")
         seen = s.log().count("DEPLOY_FAILED")
