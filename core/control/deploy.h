@@ -120,7 +120,8 @@ struct replica *deploy_replica(struct control *c, const char *name); // NULL: un
 void deploy_adopt(struct control *c, const char *name, struct bytes orders);
 void deploy_started(struct replica *r, struct member *m); // a process under its name
 void deploy_leaves(struct replica *r); // its worker drains: an earlier control has drained it
-void deploy_ended(struct replica *r, bool crashed); // its last process is gone
+// Its last process is gone. starts_again: the supervisor will make the next.
+void deploy_ended(struct replica *r, bool crashed, bool starts_again);
 void deploy_gpus_back(struct control *c, const char *replica);
 // What a worker said to its ORDERS.
 void deploy_ordered(struct replica *r, uint64_t revision, int code, const char *text);

@@ -105,7 +105,9 @@ static void greet_worker(struct member *m)
     struct control *c = m->control;
     struct replica *r = deploy_replica(c, m->name);
     if (!r || r->member != m || r->leaving) {
-        if (c->store && c->listed) // before, it is not known whose it is
+        if (!r && c->store && c->listed)
+            control_say_retire(c, m->name, m->child_id); // else it would be started again
+        if (c->store && c->listed)                       // before, it is not known whose it is
             member_drain(m,
                          clock_now_ns() + (r ? (uint64_t)(r->grace_s * 1e9) : deploy_grace_ns(c)));
         return;
@@ -431,7 +433,7 @@ static void mourn(struct control *c, const struct wire_died *d, const struct obi
         d->restart_in_ms > 0 ? clock_now_ns() + (uint64_t)d->restart_in_ms * NS_PER_MS : 0;
     if (d->restart_in_ms == RETIRED)
         r->leaving = true; // by a control before this one; the supervisor does not start it again
-    deploy_ended(r, !quiet);
+    deploy_ended(r, !quiet, d->restart_in_ms >= 0);
 }
 
 static void forget(struct member *m)

@@ -338,7 +338,7 @@ void deploy_leaves(struct replica *r)
     drain(r, clock_now_ns());
 }
 
-void deploy_ended(struct replica *r, bool crashed)
+void deploy_ended(struct replica *r, bool crashed, bool starts_again)
 {
     r->member = NULL;
     if (crashed)
@@ -347,6 +347,10 @@ void deploy_ended(struct replica *r, bool crashed)
     replica_event(&r->life, RE_DIED);
     if (r->leaving && r->gone_at_ns == 0)
         r->gone_at_ns = clock_now_ns();
+    if (r->leaving && starts_again) { // it ended before its RETIRE was read: whoever is next, too
+        control_say_retire(r->deploy->control, r->name, 0);
+        r->gone_at_ns = clock_now_ns() + DEPLOY_LINGER_MS * NS_PER_MS;
+    }
     control_changed(r->deploy->control);
 }
 
