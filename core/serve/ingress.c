@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 enum { INGRESS_FDS = 512 };       // descriptors kept for links, pages and files
-enum { HELD_MAX = 256 };          // pages handed to a new supervisor, at most
+enum { HELD_MAX = 256 };          // pages handed to a new supervisor of the living, and of the dead
 enum { ORPHAN_GRACE_MS = 20000 }; // without a supervisor nobody says how long a drain may take
 
 struct control { // one link to a control process
@@ -203,7 +203,7 @@ static bool is_linked(struct ingress *i, uint64_t child_id)
     return false;
 }
 
-// What nobody may know of any more: the numbers of those that have died, or may have.
+// The numbers of those that have died, or may before they are taken over, nobody else may have.
 static void hand_over_page(struct ingress *i, size_t k)
 {
     char name[128];
@@ -218,15 +218,24 @@ static void hand_over_page(struct ingress *i, size_t k)
                                       .name = name});
 }
 
+static void hand_over_pages(struct ingress *i, bool linked)
+{
+    size_t n = 0;
+    for (size_t k = 1; k < i->pages.n && n < HELD_MAX; k++) // the first one is its own
+        if (is_linked(i, i->pages.child_ids[k]) == linked) {
+            hand_over_page(i, k);
+            n++;
+        }
+}
+
 // To a new supervisor.
 static void introduce(struct channel *c, struct channel_words *w)
 {
     struct ingress *i = c->ctx;
     if (channel_put_copy(c, CHANNEL_FD_FOLD))
         wire_put_fold(&c->link.out, 0, 0, &(struct wire_fold){0});
-    for (size_t k = 1; k < i->pages.n && k <= HELD_MAX; k++) // the first one is its own
-        if (!is_linked(i, i->pages.child_ids[k]))
-            hand_over_page(i, k);
+    hand_over_pages(i, false);
+    hand_over_pages(i, true); // they may die before they have come
     list_for_each (n, &i->front.peers) {
         const struct peer *p = CONTAINER_OF(n, struct peer, node);
         if (!p->dead)

@@ -325,6 +325,15 @@ static int take_fold(struct guest *g, struct wire_frame *f, struct err *err)
     return 0;
 }
 
+static bool find_held(struct adopt *a, uint64_t child_id)
+{
+    list_for_each (n, &a->held) {
+        if (CONTAINER_OF(n, struct held, node)->what.child_id == child_id)
+            return true;
+    }
+    return false;
+}
+
 static int take_held(struct guest *g, struct wire_frame *f, struct err *err)
 {
     struct adopt *a = g->adopt;
@@ -340,6 +349,10 @@ static int take_held(struct guest *g, struct wire_frame *f, struct err *err)
     if (page_map(f->fds[0], &page, err) < 0)
         return err->code;
     page_unmap(page);
+    if (find_held(a, m.child_id)) { // each ingress has all of them
+        close(f->fds[0]);
+        return 0;
+    }
     struct held *h = xcalloc(1, sizeof *h);
     h->what = m;
     snprintf(h->name, sizeof h->name, "%s", m.name);

@@ -351,6 +351,25 @@ def test_counters_never_go_back(tmp_path):
         assert len(kin(server, "ingress")) == 2
 
 
+def test_who_dies_while_it_is_awaited_is_counted(tmp_path):
+    with serve(tmp_path, fake(num_replicas=2)) as server:
+        for _ in range(100):
+            assert server.get("/fake").status == 200
+        before = counters(server)
+        victim = kin(server, "worker")[0]
+        kill_supervisor(server)
+        os.kill(victim.pid, signal.SIGSTOP)
+        start_again(server)
+        wait_for("it runs", 5, lambda: "taking them over" in server.log())
+        time.sleep(0.5)  # the others have come, and have said whose pages they have
+        os.kill(victim.pid, signal.SIGKILL)
+        adopted(server, 2)
+        assert wait_for("it was buried", 5, lambda: f"(pid {victim.pid}, gen" in server.log())
+        for _ in range(20):
+            time.sleep(0.1)
+            check_grown(others(before), counters(server))
+
+
 def others(samples):
     """Without what only the killed ingress had counted: requests by the ingress that took them."""
     return {k: v for k, v in samples.items() if "salver_batch" in k or "salver_restarts" in k}
