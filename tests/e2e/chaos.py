@@ -659,7 +659,7 @@ class Scraper(threading.Thread):
         self.server, self.over = server, threading.Event()
         self.most, self.below = {}, {}  # sample -> its largest value; since when it is below
         self.scrapes, self.dips = 0, collections.Counter()
-        self.lost = []
+        self.lost, self.fallen = [], []
         self.start()
 
     def look(self):
@@ -676,6 +676,7 @@ class Scraper(threading.Thread):
             since = self.below.setdefault(name, now)
             if since == now:
                 self.dips[name.split("{")[0]] += 1
+                self.fallen.append(f"{now:.3f} {name} {most} -> {found.get(name)}")
             if now - since > self.GONE_S:
                 self.lost.append((now, name, most, found.get(name)))
                 self.below.pop(name)
