@@ -308,7 +308,7 @@ static void tell_replica(struct member *m, enum wire_status state, const char *t
     struct replica *r = deploy_replica(m->control, m->name);
     if (!r || r->member != m || state == WS_STARTING || state >= ARRAY_LEN(events))
         return;
-    if (state == WS_FAILED || state == WS_DEGRADED)
+    if ((state == WS_FAILED || state == WS_DEGRADED) && *text) // a page's state comes without
         snprintf(r->last_error, sizeof r->last_error, "%s", text);
     enum replica_state before = r->life.state;
     if (!replica_event(&r->life, events[state]))
