@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,8 @@ int cmd_serve(int argc, char **argv)
 {
     static struct serve s; // large
     struct err err;
+    signal(SIGHUP,
+           SIG_IGN); // until the supervisor knows what to do with it: there is nothing to replace
     if (parse(&s, argc, argv, &err) < 0)
         return cli_fail(CLI_USAGE, "serve: %s", err.msg);
     s.state_dir = cli_state_dir(s.state);
