@@ -22,6 +22,7 @@ from harness import Child, application, size
 
 ROLES = ("control", "ingress", "worker")
 APPS = "/api/serve/applications/"
+ADOPTS_S = 8  # a new supervisor may wait so long for orphans
 STALL_S = 3  # stall_timeout_s of the workers; an ingress has 10 s, control 30 s
 NS = 1_000_000_000
 
@@ -343,7 +344,7 @@ class Chaos(threading.Thread):
             )
         self.away_times.append((self.away or time.monotonic_ns(), time.monotonic_ns()))
         self.away = None
-        self.adopted_s = time.monotonic() + 8
+        self.adopted_s = time.monotonic() + ADOPTS_S
 
     def supervisor_lives(self):
         code = self.server.process.poll()
@@ -356,7 +357,8 @@ class Chaos(threading.Thread):
         self.later(0.5, self.serve_again)
 
     def hangup(self):
-        if self.away:
+        # Between exec and main() nothing can be done about a signal.
+        if self.away or time.monotonic() < self.adopted_s - ADOPTS_S + 0.2:
             return False
         self.note("hangup")
         self.server.hangup()

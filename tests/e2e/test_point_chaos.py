@@ -27,6 +27,7 @@ from chaos import NOBODY_WAITS_S, NS, Chaos, Scraper, Seen, Texts, Traffic, Watc
 from harness import (
     ENDED,
     OPEN,
+    SALVER,
     Ledger,
     Load,
     Server,
@@ -37,6 +38,7 @@ from harness import (
     size,
     wait_for,
 )
+from test_upgrade import patched, program_of, upgrade
 
 SECONDS = int(os.environ.get("SALVER_CHAOS_S", size(10, 600)))
 SLACK_NS = NS // 2  # between a death and when it is noticed, by us and by clients
@@ -250,6 +252,11 @@ def is_whole(watch, server):
     return False
 
 
+def all_run(server):
+    status = status_of(server)
+    return status and all(app["status"] == "RUNNING" for app in status["applications"].values())
+
+
 def whole(watch, server):
     try:
         wait_for("all is well", WHOLE_S, lambda: is_whole(watch, server), 0.3)
@@ -413,6 +420,63 @@ def test_chaos_of_everything(tmp_path, small_disk):
             **foreign(),
         )
         assert not run.wrong, f"{len(run.wrong)} wrong; see {tmp_path / 'chaos'}"
+
+
+@pytest.mark.timeout(400)
+def test_an_upgrade_under_load_fails_nobody(tmp_path):
+    """To an executable of another version and back, with streams and uploads on their way."""
+    seed = int(os.environ.get("SALVER_SEED", random.randrange(1 << 30)))
+    print("SALVER_SEED", seed)
+    newer = patched(tmp_path, b"9.9.9")
+    ledger = Ledger(tmp_path / "ledger")
+    texts = Texts(ledger)
+    ready = {app: None for app in APPS}
+    with Server(tmp_path, texts.first(), http={"num_ingress": 2}, ready=ready) as server:
+        watch = Watch(server)
+        chaos = Chaos(server, watch, random.Random(seed), texts, None, False)  # which is not started
+        run = Run(server, ledger, watch, chaos)
+        whole(watch, server)
+        before, took = counted(server), []
+        with (
+            load_on(server.port, tmp_path, "plain", 1, 8) as plain,
+            load_on(server.port, tmp_path, "safe", SAFE_ID, 4) as safe,
+        ):
+            traffic = Traffic(server.port, random.Random(seed))
+            try:
+                for program in (newer, SALVER) * size(1, 10):
+                    start = time.monotonic()
+                    assert upgrade(server, program).returncode == 0
+                    wait_for(
+                        "everybody is of the new program",
+                        60,
+                        lambda program=program: {program_of(p) for p in server.pids()}
+                        == {str(program)},
+                    )
+                    wait_for("all run", 60, lambda: all_run(server), 0.1)
+                    took.append(time.monotonic() - start)
+                time.sleep(1)
+            finally:
+                traffic.stop.set()
+            plain.stop()
+            safe.stop()
+            traffic.end()
+            run.read({"plain": plain, "safe": safe}, traffic)
+        whole(watch, server)
+        sums = judge(run, before, counted(server))
+        failed = sum(n for word, n in run.outcomes.items() if not word.endswith(": answered"))
+        figures(
+            "upgrade_under_load",
+            seed=seed,
+            upgrades=len(took),
+            seconds_p50=round(quantile(took, 0.5), 2),
+            outcomes=dict(sorted(run.outcomes.items())),
+            failed=failed,
+            **sums,
+            plain_ms=waits_ms(run),
+        )
+        show(run, None)
+        assert not run.wrong and failed == 0
+        nothing_left(server, watch)
 
 
 def show(run, scraper):
