@@ -35,9 +35,14 @@ def now_s(ns):
 
 
 class Death:
-    def __init__(self, child, born_ns, died_ns, why, status):
-        self.child, self.born_ns, self.died_ns = child, born_ns, died_ns
+    """died_ns: when it was noticed. from_ns: not before."""
+
+    def __init__(self, child, from_ns, died_ns, why, status):
+        self.child, self.from_ns, self.died_ns = child, from_ns, died_ns
         self.why, self.status = why, status  # why: the fault that ended it, "" it left by itself
+
+    def within(self, begin_ns, end_ns):
+        return self.from_ns <= end_ns and begin_ns <= self.died_ns
 
     def __repr__(self):
         at = f"{now_s(self.died_ns):.3f}"
@@ -55,7 +60,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         assert ctypes.CDLL(None).prctl(self.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
         self.server, self.over, self.lock = server, threading.Event(), threading.Lock()
-        self.alive = {}  # pid -> (Child, born_ns, pidfd)
+        self.alive = {}  # pid -> (Child, pidfd)
         self.others = {}  # pid -> when it was last looked at
         self.deaths = []
         self.reasons = collections.defaultdict(list)  # pid -> [[from_ns, to_ns, why]]
@@ -73,14 +78,15 @@ class Watch(threading.Thread):
             reason[1] = reason[1] or time.monotonic_ns() + int(after_s * NS)
 
     def why(self, pid, died_ns):
+        """The fault that ended it, and since when it may be dead."""
         for begin, end, why in self.reasons[pid]:
             if begin <= died_ns + NS // 20 and (end is None or died_ns <= end):
-                return why
-        return ""
+                return why, begin if why == "killed" else died_ns
+        return "", died_ns
 
     def living(self, role=None):
         with self.lock:
-            found = [child for child, _, _ in self.alive.values() if role in (None, child.role)]
+            found = [child for child, _ in self.alive.values() if role in (None, child.role)]
         return sorted(found, key=lambda c: (c.name, c.pid))
 
     def look(self):
@@ -102,7 +108,7 @@ class Watch(threading.Thread):
         with contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(child.pid)
             with self.lock:
-                self.alive[child.pid] = (child, time.monotonic_ns(), fd)
+                self.alive[child.pid] = (child, fd)
             self.pids_of_fds[fd] = child.pid
             self.poll.register(fd, select.POLLIN)
 
@@ -113,9 +119,10 @@ class Watch(threading.Thread):
         with contextlib.suppress(ChildProcessError):  # else its supervisor waits for it
             status = os.waitpid(pid, 0)[1]
         with self.lock:
-            child, born_ns, _ = self.alive.pop(pid)
+            child, _ = self.alive.pop(pid)
         self.others.pop(pid, None)
-        self.deaths.append(Death(child, born_ns, died_ns, self.why(pid, died_ns), status))
+        why, from_ns = self.why(pid, died_ns)
+        self.deaths.append(Death(child, from_ns, died_ns, why, status))
 
     def run(self):
         next_look = 0

@@ -70,7 +70,7 @@ class Run:
         self.server, self.watch, self.chaos = server, watch, chaos
         self.seen, self.wrong = [], []
         self.outcomes = collections.Counter()
-        self.given, self.last_of_prefix = collections.defaultdict(list), {}
+        self.given, self.last_of_prefix = collections.defaultdict(list), collections.Counter()
         self.ledger = ledger
 
     def read(self, loads, traffic):
@@ -85,9 +85,10 @@ class Run:
         for row in self.ledger.rows():
             if row.id:
                 self.given[row.id].append(row)
-                prefix = row.request_id >> 40  # says which ingress
-                last = self.last_of_prefix.get(prefix, 0)
-                self.last_of_prefix[prefix] = max(last, row.start_ns, row.end_ns)
+        for seen in self.seen:
+            if seen.request_id and not seen.error:
+                prefix = int(seen.request_id, 16) >> 40  # says which ingress
+                self.last_of_prefix[prefix] = max(self.last_of_prefix[prefix], seen.done_ns)
         self.deaths = {d.child.pid: d for d in self.watch.deaths}
         self.lost_ingresses = [d for d in self.watch.deaths if d.why and d.child.role == "ingress"]
 
@@ -96,11 +97,11 @@ class Run:
     def by_ingress(self, seen):
         """It was at an ingress whose end was a fault's."""
         for d in self.lost_ingresses:
-            if not seen.sent_ns - SLACK_NS <= d.died_ns <= seen.done_ns + SLACK_NS:
+            if not d.within(seen.sent_ns - SLACK_NS, seen.done_ns + SLACK_NS):
                 continue
             rows = self.given.get(seen.id, [])
-            alive = [r for r in rows if self.last_of_prefix[r.request_id >> 40] > d.died_ns + SLACK_NS]
-            if seen.done_ns - d.died_ns < 3 * NS and not alive:
+            last = max((self.last_of_prefix[r.request_id >> 40] for r in rows), default=0)
+            if seen.done_ns - d.died_ns < 3 * NS and last <= d.died_ns + SLACK_NS:
                 return True
         return False
 
@@ -110,7 +111,7 @@ class Run:
             for d in self.watch.deaths
             if d.why
             and d.child.name.startswith(app + "/")
-            and seen.sent_ns - SLACK_NS <= d.died_ns <= seen.done_ns + SLACK_NS
+            and d.within(seen.sent_ns - SLACK_NS, seen.done_ns + SLACK_NS)
         ]
 
     def by_worker(self, seen):
@@ -138,8 +139,8 @@ class Run:
         """What became of a request, in a word; None: it should not have."""
         rows = self.given.get(seen.id, [])
         if seen.status == 200 and not seen.error:
-            tried = [r for r in rows[:-1] if r.pid not in {d.child.pid for d in self.ends_of("safe", seen)}]
-            whole = rows and rows[-1].outcome == ENDED and not tried
+            dead = {d.child.pid for d in self.ends_of("safe", seen)}
+            whole = rows and rows[-1].outcome == ENDED and all(r.pid in dead for r in rows[:-1])
             return "answered" if whole else None
         if seen.error == "cut" and self.turned_away(seen):
             return "turned away"  # in the middle of what it sent, so it did not hear why
@@ -303,7 +304,7 @@ def descendants():
                 yield int(entry), state
 
 
-def nothing_left(server, watch):
+def nothing_left(watch, server, _):
     """A stop ends every process, every listener, every socket of the state folder."""
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(40) == 0
@@ -395,13 +396,14 @@ def test_chaos_of_everything(tmp_path, small_disk):
             sums = judge(run, before, counted(server))
             if scraper.lost and not sums["pages_lost"]:
                 run.wrong += [f"a counter went back: {lost}" for lost in scraper.lost]
-            for check in (lambda: same_descriptors(watch, server, fds), lambda: nothing_left(server, watch)):
+            for check in (same_descriptors, nothing_left):
                 try:
-                    check()
+                    check(watch, server, fds)
                 except AssertionError as e:
                     run.wrong.append(str(e))
         finally:
-            dump(tmp_path / "chaos", chaos.log, watch.deaths, run.wrong, scraper.fallen if scraper else [])
+            fallen = scraper.fallen if scraper else []
+            dump(tmp_path / "chaos", chaos.log, watch.deaths, run.wrong, fallen)
             show(run, scraper)
         figures(
             "chaos_of_everything",
@@ -476,7 +478,7 @@ def test_an_upgrade_under_load_fails_nobody(tmp_path):
         )
         show(run, None)
         assert not run.wrong and failed == 0
-        nothing_left(server, watch)
+        nothing_left(watch, server, None)
 
 
 def show(run, scraper):
