@@ -574,6 +574,24 @@ def test_without_a_second_gpu_the_old_one_leaves_first(server, gpus):
     assert not clients.wrong, clients.wrong  # they waited in the queue
 
 
+def test_control_is_killed_while_the_only_one_drains(server, gpus):
+    """It is of the version that is wanted again, and still it does not stay."""
+    gpus(1)
+    config = {"devices": 1, "device_bytes": "1GiB"}
+    s = server([roller("one", config=config)])
+    with Raw(s.port, timeout=30) as c:
+        c.ask("/app/?n=40&interval_ms=100")
+        c.head()
+        events = c.events()
+        next(events)
+        deploy(s, roller("two", config=config))
+        wait_for("it leaves", 10, lambda: [r for r in replicas(s) if r["state"] == "STOPPING"])
+        deploy(s, roller("one", config=config))
+        kill_control(s)
+        assert len(list(events)) == 39
+    rolled(s, "one")
+
+
 def test_with_a_second_gpu_the_new_one_starts_beside_it(server, gpus):
     gpus(2)
     config = {"devices": 1, "device_bytes": "1GiB"}
