@@ -400,6 +400,8 @@ static void on_pass(struct turn_item *it)
     if (!c->listed || !c->store)
         return;
     pass(c);
+    if (c->n_probes == 0)
+        desired_write_probes(c);
     if (!c->live)
         c->live = all_probed(c) && all_met(c);
     if (c->live)
@@ -420,6 +422,7 @@ static void on_watch(uv_timer_t *h)
     atomic_store(&c->page->heartbeat_ns, now);
     member_watch(c, now);
     member_bury(c);
+    desired_write_probes(c);
     refresh_look(c);
     copies_look(c);
     swap_look(c);

@@ -91,6 +91,7 @@ struct control {
     bool gpus_counted;     // else probes wait before they ask for a plan
     struct list uncounted; // of struct probe
     uint32_t n_probes;     // under way
+    bool probes_due;       // to be written to probes.json
     bool copies_due;       // plugin copies may be unused, see copies.h
     struct list deploys;   // of struct deploy, in the order of their texts
     struct list members;

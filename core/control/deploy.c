@@ -107,7 +107,19 @@ void deploy_restore(struct deploy *d, struct version *own_v)
 {
     own_v->phase = VP_ACCEPTED;
     d->adopted = true;
+    d->stamp_tried = own_v->stamp;
     set_target(d, own_v);
+}
+
+bool deploy_keep(struct deploy *d, struct version *v)
+{
+    if (!d->target || d->next || d->deleting || *d->failed || !probe_reuse(v, d->target))
+        return false;
+    v->phase = VP_ACCEPTED;
+    set_target(d, version_ref(v));
+    desired_note_probes(d->control);
+    control_changed(d->control);
+    return true;
 }
 
 void deploy_delete(struct deploy *d)

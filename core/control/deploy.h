@@ -98,6 +98,9 @@ struct deploy *deploy_find(struct control *c, const char *app); // NULL: unknown
 struct deploy *deploy_create(struct control *c, const char *app);
 void deploy_offer(struct deploy *d, struct version *own_v);   // inspected, then accepted or not
 void deploy_restore(struct deploy *d, struct version *own_v); // accepted before: the target at once
+// A text under which the target would be inspected as it was: it is the target without that. False:
+// it is to be offered.
+bool deploy_keep(struct deploy *d, struct version *v);
 void deploy_delete(struct deploy *d);
 // What it is, or would be: target, next, good, refused; NULL only before the first offer.
 const struct version *deploy_version(const struct deploy *d);

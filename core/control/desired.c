@@ -106,9 +106,13 @@ static void apply(struct control *c, struct doc *doc)
         if (d->order == 0 || d->deleting)
             d->order = record_order(c->seq, i);
         d->seq = c->seq;
-        d->rolled_back = false;
-        *d->failed = '\0';
-        deploy_offer(d, version_create(d, doc));
+        struct version *v = version_create(d, doc);
+        if (!deploy_keep(d, v)) {
+            d->rolled_back = false;
+            *d->failed = '\0';
+            deploy_offer(d, version_ref(v));
+        }
+        version_unref(v);
     }
     control_changed(c);
 }
@@ -406,6 +410,15 @@ static void write_note(struct control *c, const char *name, cJSON *own_json, con
 
 void desired_note_probes(struct control *c)
 {
+    c->probes_due = true;
+    control_changed(c);
+}
+
+void desired_write_probes(struct control *c)
+{
+    if (!c->probes_due)
+        return;
+    c->probes_due = false;
     cJSON *all = cJSON_CreateObject();
     list_for_each (n, &c->deploys) {
         const struct deploy *d = CONTAINER_OF(n, struct deploy, node);

@@ -38,5 +38,7 @@ void desired_start(struct control *c);
 // For later controls. A failure to write is logged.
 void desired_note_good(struct deploy *d);
 void desired_note_failed(struct deploy *d);
-void desired_note_probes(struct control *c); // probes.json, for this life of the server
-void desired_note_gpus(struct control *c);   // gpus.json
+void desired_note_probes(struct control *c);  // probes.json, for this life of the server: it is due
+void desired_write_probes(struct control *c); // if it is: at a pass's end, or during many
+                                              // inspections once a second
+void desired_note_gpus(struct control *c);    // gpus.json

@@ -76,6 +76,39 @@ bool probe_restore(struct version *v, const struct cJSON *probed)
     return false;
 }
 
+// All that an inspection depends on but the plugin's file, as it is written; a folder that relative
+// paths begin at only where the plugin's is one.
+static bool asks_the_same(const struct version *a, const struct version *b)
+{
+    bool anywhere = !strchr(a->conf->plugin, '/');
+    return strcmp(a->conf->plugin, b->conf->plugin) == 0 &&
+           (anywhere || strcmp(a->doc->conf.dir, b->doc->conf.dir) == 0) &&
+           strcmp(a->conf->name, b->conf->name) == 0 &&
+           strcmp(a->conf->config_json, b->conf->config_json) == 0 &&
+           !(a->conf->num_gpus < b->conf->num_gpus) && !(a->conf->num_gpus > b->conf->num_gpus);
+}
+
+static bool is_of_this_file(const struct version *v)
+{
+    char path[STASH_PATH_MAX];
+    uint64_t stamp;
+    return stash_find(v->conf->plugin, v->doc->conf.dir, v->control->orders.plugins_dir, path,
+                      NULL) == 0 &&
+           stash_stamp(path, &stamp, NULL) == 0 && stamp == v->stamp;
+}
+
+bool probe_reuse(struct version *v, const struct version *known)
+{
+    if (!known->probed || !asks_the_same(v, known) || !is_of_this_file(known) ||
+        !probe_restore(v, known->probed))
+        return false;
+    if (strcmp(v->config_json, known->config_json) == 0) // paths in it are whole now
+        return true;
+    cJSON_Delete(v->probed);
+    v->probed = NULL;
+    return false;
+}
+
 // The name holds our version: another one may see the same file otherwise.
 static const char description[] = "description-" SALVER_VERSION ".json";
 

@@ -21,3 +21,5 @@ void probe_start(struct version *v);
 void probe_counted(struct control *c); // the GPUs are counted
 // From the JSON of an earlier probe instead; false when it does not hold what is needed.
 bool probe_restore(struct version *v, const struct cJSON *probed);
+// From an accepted version that was asked the same of the same file; false when it was not.
+bool probe_reuse(struct version *v, const struct version *known);

@@ -274,8 +274,11 @@ static int read_doc(struct control *c, const char *sha, struct doc **ret, struct
     }
     list_for_each (n, &c->deploys) {
         const struct deploy *d = CONTAINER_OF(n, struct deploy, node);
-        if (d->next && strcmp(d->next->doc->sha, sha) == 0) {
-            *ret = doc_ref(d->next->doc);
+        const struct version *of[] = {d->next, d->good};
+        for (size_t i = 0; i < ARRAY_LEN(of); i++) {
+            if (!of[i] || strcmp(of[i]->doc->sha, sha) != 0)
+                continue;
+            *ret = doc_ref(of[i]->doc);
             return 0;
         }
     }

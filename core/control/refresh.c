@@ -7,6 +7,8 @@
 #include "control/stash.h"
 #include "obs/log.h"
 
+#include <string.h>
+
 static bool stamp_of(const struct deploy *d, uint64_t *ret)
 {
     char path[STASH_PATH_MAX];
@@ -16,24 +18,30 @@ static bool stamp_of(const struct deploy *d, uint64_t *ret)
            stash_stamp(path, ret, NULL) == 0;
 }
 
-// Its own copy of the text: what is found out about the new file is added to it.
-static void offer(struct deploy *d)
+// A copy of the text for all that have it: what is found out about the new file is added to it.
+static struct doc *copy_of(const struct doc *doc, struct doc **kept)
 {
-    struct doc *doc = NULL;
     struct err err;
-    if (doc_from_record(d->target->doc->record, &doc, &err) < 0) {
-        LOGE("application %s: its text cannot be read any more: %s", d->name, err.msg);
-        return;
-    }
-    doc_warn(doc, true);
+    if (*kept && strcmp((*kept)->sha, doc->sha) == 0)
+        return *kept;
+    doc_unref(*kept);
+    *kept = NULL;
+    if (doc_from_record(doc->record, kept, &err) < 0)
+        LOGE("a text cannot be read any more: %s", err.msg);
+    else
+        doc_warn(*kept, true);
+    return *kept;
+}
+
+static void offer(struct deploy *d, struct doc *doc)
+{
     LOGI("application %s: the file of plugin '%s' has changed", d->name, d->target->conf->plugin);
     struct version *v = version_create(d, doc);
     v->refreshed = true;
-    doc_unref(doc);
     deploy_offer(d, v);
 }
 
-static void look(struct deploy *d)
+static void look(struct deploy *d, struct doc **kept)
 {
     uint64_t stamp;
     if (!d->target || d->next || d->deleting || !stamp_of(d, &stamp))
@@ -43,13 +51,17 @@ static void look(struct deploy *d)
     if (!settled || stamp == d->stamp_tried)
         return;
     d->stamp_tried = stamp;
-    offer(d);
+    struct doc *doc = copy_of(d->target->doc, kept);
+    if (doc)
+        offer(d, doc);
 }
 
 void refresh_look(struct control *c)
 {
+    struct doc *kept = NULL; // copies of the last text
     if (!c->live || !c->store)
         return;
     list_for_each (n, &c->deploys)
-        look(CONTAINER_OF(n, struct deploy, node));
+        look(CONTAINER_OF(n, struct deploy, node), &kept);
+    doc_unref(kept);
 }

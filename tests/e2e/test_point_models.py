@@ -472,6 +472,39 @@ def test_a_name_has_one_owner(fresh):
     assert whose(s, "shared") == whose(s, "second") == "second"
     check_names = error_of(ask(s, "first"))["message"]
     assert check_names.startswith("The model `first` does not exist."), check_names
+# ---- one among many ----------------------------------------------------------------------------------
+
+
+def test_one_more_among_many(server):
+    """Who is deployed again as it was is not inspected again: `slow` takes 5 s for that."""
+    zero = ASLEEP
+    many = [fake(f"a{i}", f"m{i}", **zero) for i in range(size(60, 300))]
+    slow = fake("slow", "slow", config={"do": "plan:sleep=5000"}, **zero)
+    apps = [*many, slow]
+    s = server(apps, ready={a["name"]: None for a in apps}, http={"num_ingress": 2})
+    wait_for("the first text is there", 60, lambda: len(ids(s) if up(s) else ()) == len(apps), 0.1)
+    took = []
+    with Poll(s) as poll:
+        for i in range(4):
+            put(s, *apps, *([fake("more", "more", **zero)] if i % 2 == 0 else []))
+            at = time.monotonic()
+            assert all(a["status"] == "RUNNING" or n == "more" for n, a in status_of(s).items())
+            listed(s, ["more"] if i % 2 == 0 else ["slow"], ["more"] if i % 2 else [])
+            time.sleep(max(0, at + 0.5 - time.monotonic()))
+            want, but = (["more"], []) if i % 2 == 0 else ([], ["more"])
+            took.append(poll.settled_s(at, time.monotonic(), want, but))
+    figures("one_more_among_many", applications=len(apps), listed_max_ms=round(max(took) * 1e3, 1))
+    assert max(took) < VISIBLE_S, took
+    assert not poll.wrong and all("slow" in now for _, now in poll.seen)
+
+
+def up(s):
+    try:
+        return s.get("/-/healthz", timeout=5).status == 200
+    except OSError:
+        return False
+
+
 # ---- a model gets another name ---------------------------------------------------------------------
 
 
