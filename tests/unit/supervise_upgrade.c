@@ -2,7 +2,7 @@
 // A supervisor that executes itself anew: what is half said in both directions goes on.
 #include "supervise_world.h"
 
-enum { LARGE_ORDERS = 3 << 20, SLOW_ENDS = 3 }; // BOOT's bytes that a socket does not hold
+enum { LARGE_ORDERS = 3 << 20, INGRESSES = 15 }; // more than a socket holds; than wait in a channel
 
 /* ---- the children ---- */
 
@@ -59,12 +59,12 @@ static int control(void)
     fill(orders);
     if (boot.generation == 0) {
         say_spec("slow/d/0", ROLE_WORKER, (struct bytes){orders, sizeof orders});
-        for (int i = 0; i < SLOW_ENDS; i++) { // its ends are counted over the upgrade
+        for (int i = 0; i < INGRESSES; i++) { // the slow one is to meet them all
             char name[16];
             snprintf(name, sizeof name, "i/%d", i);
-            say_spec(name, ROLE_WORKER, (struct bytes){"{}", 2});
+            say_spec(name, ROLE_INGRESS, (struct bytes){"{}", 2});
         }
-        for (int met = 0; met < 1 + SLOW_ENDS;)
+        for (int met = 0; met < 1 + INGRESSES;)
             met += hear().head.kind == WIRE_attach;
         upgrade_within_a_frame();
         return serve_nobody();
@@ -73,7 +73,8 @@ static int control(void)
     return serve_nobody();
 }
 
-// Reads nothing before the test says so. Then: all of BOOT, and a control of each supervisor.
+// Reads nothing before the test says so. Then: all of BOOT, every ingress, a control of each
+// program.
 static int slow(void)
 {
     struct wire_frame f;
@@ -88,11 +89,11 @@ static int slow(void)
     boot = hear_boot(ROLE_WORKER, "slow/d/0");
     bool whole = boot.orders.n == sizeof orders && !memcmp(boot.orders.p, orders, sizeof orders);
     int n = snprintf(seen, sizeof seen, "boot %s\n", whole ? "whole" : "broken");
-    for (int controls = 0; controls < 2;) {
+    for (int left = INGRESSES + 2; left > 0;) {
         f = hear();
         if (f.head.kind != WIRE_attach || wire_get_attach(&f, &attach, NULL) < 0)
             continue;
-        controls++;
+        left--;
         n += snprintf(seen + n, sizeof seen - (size_t)n, "%s %u with %u\n", attach.name,
                       attach.generation, f.head.n_fds);
     }
@@ -112,14 +113,18 @@ static void what_is_half_said_goes_on(void **state)
     snprintf(list, sizeof list, "%s", wait_file(dir, "list"));
     put_file(dir, "go", "");
     const char *seen = wait_file(dir, "slow");
-    assert_string_equal(seen, "boot whole\ncontrol 0 with 2\ncontrol 1 with 2\n");
+    char want[1024] = "boot whole\ncontrol 0 with 2\n";
+    for (int i = 0; i < INGRESSES; i++)
+        snprintf(want + strlen(want), sizeof want - strlen(want), "i/%d 0 with 2\n", i);
+    strcat(want, "control 1 with 2\n");
+    assert_string_equal(seen, want);
     assert_int_equal(stop(pid), 0);
     remove_dir(dir);
     assert_non_null(strstr(list, "spec slow/d/0 worker place 0 restart 1:  (3145728)\n"));
     assert_non_null(strstr(list, "spec late/d/0 worker place 0 restart 1:  (2000000)\n"));
     assert_non_null(strstr(list, "child slow/d/0\n"));
     assert_non_null(strstr(list, "child late/d/0\n"));
-    assert_non_null(strstr(list, "listed 5\n"));
+    assert_non_null(strstr(list, "listed 17\n"));
 }
 
 int main(int argc, char **argv)
