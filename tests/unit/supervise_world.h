@@ -136,6 +136,8 @@ static void write_list(const char *state_dir)
 
 /* ---- the test's side ---- */
 
+static pid_t supervisor;
+
 static pid_t start_supervisor(const char *state_dir)
 {
     char exe[256], dir[128];
@@ -148,6 +150,7 @@ static pid_t start_supervisor(const char *state_dir)
                           "--grace-ms", "100",        "--orders", "{}",        NULL};
     const struct os_fdmap fds[] = {{STDERR_FILENO, STDERR_FILENO}};
     assert_int_equal(os_spawn(exe, (char *const *)(uintptr_t)argv, NULL, fds, 1, &pid, &err), 0);
+    supervisor = pid;
     return pid;
 }
 
@@ -160,6 +163,8 @@ UNUSED_HERE static const char *wait_file(const char *dir, const char *name)
     snprintf(path, sizeof path, "%s/%s", dir, name);
     for (int ms = 0; !(f = fopen(path, "r")) && ms < PATIENCE_MS; ms += 10)
         usleep(10000);
+    if (!f)
+        kill(supervisor, SIGKILL); // its children end with their channel
     if (!f)
         fail_msg("no %s within %d ms", path, PATIENCE_MS);
     text[fread(text, 1, sizeof text - 1, f)] = '\0';
