@@ -26,8 +26,18 @@ def fake(**deployment):
     return application("fake", "fake_run", **deployment)
 
 
+class Family(Server):
+    """A server of which nobody is left over, whatever became of a test."""
+
+    def __exit__(self, *_):
+        super().__exit__(*_)
+        for c in kin(self):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(c.pid, signal.SIGKILL)
+
+
 def serve(tmp_path, *applications, http=None, orphan_timeout_s=None):
-    server = Server(tmp_path, list(applications), http=http)
+    server = Family(tmp_path, list(applications), http=http)
     if orphan_timeout_s:
         text = server.file.read_text()
         server.file.write_text(text.replace("{", f'{{"orphan_timeout_s": {orphan_timeout_s},', 1))
@@ -212,10 +222,14 @@ def test_an_adopted_process_that_dies_is_replaced(tmp_path, role):
             assert restarts(server) == [0, 2], "generations go on"
 
 
-def alive(pid):
+def state_of(pid):
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as f:
-        return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-    return False
+        return f.read().rsplit(")", 1)[1].split()[0]
+    return "Z"
+
+
+def alive(pid):
+    return state_of(pid) != "Z"
 
 
 def test_an_adopted_worker_is_started_again_without_control(tmp_path):
@@ -528,6 +542,7 @@ def test_who_is_stopped_with_its_supervisor_goes_on(tmp_path):
         before = kin(server)
         for c in before:
             os.kill(c.pid, signal.SIGSTOP)
+        wait_for("all are stopped", 5, lambda: {state_of(c.pid) for c in before} == {"T"})
         kill_supervisor(server)
         assert answers(server)
         start_again(server)

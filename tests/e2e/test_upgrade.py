@@ -11,8 +11,8 @@ import sys
 import time
 
 import pytest
-from harness import SALVER, Load, Server, application, figures, request, wait_for
-from test_adopt import Dialer, alive, counters, is_running, kin, pids, status
+from harness import SALVER, Load, application, figures, wait_for
+from test_adopt import Dialer, Family, alive, counters, is_running, kin, pids, status
 
 WITHIN_S = 20
 
@@ -22,7 +22,7 @@ def fake(**deployment):
 
 
 def serve(tmp_path, *applications, http=None):
-    return Server(tmp_path, list(applications), http=http)
+    return Family(tmp_path, list(applications), http=http)
 
 
 @pytest.fixture(name="newer")

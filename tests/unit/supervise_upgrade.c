@@ -2,7 +2,11 @@
 // A supervisor that executes itself anew: what is half said in both directions goes on.
 #include "supervise_world.h"
 
-enum { LARGE_ORDERS = 3 << 20, INGRESSES = 15 }; // more than a socket holds; than wait in a channel
+enum {
+    LARGE_ORDERS = 3 << 20,
+    INGRESSES = 15,
+    FALLS = 4
+}; // more than a socket holds; than wait in a channel
 
 /* ---- the children ---- */
 
@@ -52,6 +56,44 @@ static void upgrade_within_a_frame(void)
     say(&spec);
 }
 
+static struct wire_attach hear_attach(const char *name, uint32_t generation)
+{
+    for (;;) {
+        struct wire_frame f = hear();
+        struct wire_attach m;
+        if (f.head.kind == WIRE_attach && wire_get_attach(&f, &m, NULL) == 0 &&
+            strcmp(m.name, name) == 0 && m.generation == generation)
+            return m;
+    }
+}
+
+static void say_retire(const char *name)
+{
+    struct buf out = {0};
+    struct wire_attach m = hear_attach(name, 0);
+    wire_put_retire(&out, 0, 0, &(struct wire_retire){.name = name, .child_id = m.child_id});
+    say(&out);
+}
+
+// What was known of the past decides what comes after the next ends.
+static void write_ends(const char *dir)
+{
+    static char text[256];
+    size_t n = 0;
+    for (int left = 3; left > 0;) {
+        struct wire_frame f = hear();
+        struct wire_died m;
+        if (f.head.kind != WIRE_died || wire_get_died(&f, &m, NULL) < 0 ||
+            (strcmp(m.name, "gone/d/0") != 0 &&
+             (strcmp(m.name, "falls/d/0") != 0 || m.generation < FALLS)))
+            continue;
+        left--;
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s %u: %d ", m.name, m.generation,
+                              (int)m.restart_in_ms);
+    }
+    put_file(dir, "ends", text);
+}
+
 static int control(void)
 {
     struct wire_boot boot = hear_boot(ROLE_CONTROL, "control");
@@ -59,18 +101,45 @@ static int control(void)
     fill(orders);
     if (boot.generation == 0) {
         say_spec("slow/d/0", ROLE_WORKER, (struct bytes){orders, sizeof orders});
+        say_spec("gone/d/0", ROLE_WORKER, (struct bytes){"{}", 2});
+        say_retire("gone/d/0");
         for (int i = 0; i < INGRESSES; i++) { // the slow one is to meet them all
             char name[16];
             snprintf(name, sizeof name, "i/%d", i);
             say_spec(name, ROLE_INGRESS, (struct bytes){"{}", 2});
         }
-        for (int met = 0; met < 1 + INGRESSES;)
-            met += hear().head.kind == WIRE_attach;
+        say_spec("falls/d/0", ROLE_WORKER, (struct bytes){"{}", 2});
+        hear_attach("i/14", 0);
+        hear_attach("falls/d/0", FALLS);
         upgrade_within_a_frame();
         return serve_nobody();
     }
     write_list(boot.state_dir);
+    write_ends(boot.state_dir);
     return serve_nobody();
+}
+
+static void wait_go(void)
+{
+    char go[256];
+    snprintf(go, sizeof go, "%s/go", getenv("SUPERVISE_DIR"));
+    for (int ms = 0; access(go, F_OK) < 0 && ms < 2 * PATIENCE_MS; ms += 5)
+        usleep(5000);
+}
+
+// Ends FALLS times before the upgrade, and twice after it.
+static int falls(void)
+{
+    if (hear_boot(ROLE_WORKER, "falls/d/0").generation >= FALLS)
+        wait_go();
+    return 1;
+}
+
+static int gone(void)
+{
+    hear_boot(ROLE_WORKER, "gone/d/0");
+    wait_go();
+    return 0;
 }
 
 // Reads nothing before the test says so. Then: all of BOOT, every ingress, a control of each
@@ -82,10 +151,7 @@ static int slow(void)
     struct wire_attach attach;
     static char orders[LARGE_ORDERS], seen[4096];
     fill(orders);
-    char go[256];
-    snprintf(go, sizeof go, "%s/go", getenv("SUPERVISE_DIR"));
-    for (int ms = 0; access(go, F_OK) < 0 && ms < 2 * PATIENCE_MS; ms += 5)
-        usleep(5000);
+    wait_go();
     boot = hear_boot(ROLE_WORKER, "slow/d/0");
     bool whole = boot.orders.n == sizeof orders && !memcmp(boot.orders.p, orders, sizeof orders);
     int n = snprintf(seen, sizeof seen, "boot %s\n", whole ? "whole" : "broken");
@@ -118,13 +184,18 @@ static void what_is_half_said_goes_on(void **state)
         snprintf(want + strlen(want), sizeof want - strlen(want), "i/%d 0 with 2\n", i);
     strcat(want, "control 1 with 2\n");
     assert_string_equal(seen, want);
+    char ends[256];
+    snprintf(ends, sizeof ends, "%s", wait_file(dir, "ends"));
     assert_int_equal(stop(pid), 0);
     remove_dir(dir);
+    assert_non_null(strstr(ends, "gone/d/0 0: -2 ")); // it was retired
+    assert_non_null(strstr(ends, "falls/d/0 4: 0 ")); // the fifth end
+    assert_non_null(strstr(ends, "falls/d/0 5: 1000 "));
     assert_non_null(strstr(list, "spec slow/d/0 worker place 0 restart 1:  (3145728)\n"));
     assert_non_null(strstr(list, "spec late/d/0 worker place 0 restart 1:  (2000000)\n"));
     assert_non_null(strstr(list, "child slow/d/0\n"));
     assert_non_null(strstr(list, "child late/d/0\n"));
-    assert_non_null(strstr(list, "listed 17\n"));
+    assert_non_null(strstr(list, "listed 19\n"));
 }
 
 int main(int argc, char **argv)
@@ -135,6 +206,10 @@ int main(int argc, char **argv)
         return control();
     if (argc == 3 && strcmp(argv[2], "slow/d/0") == 0)
         return slow();
+    if (argc == 3 && strcmp(argv[2], "falls/d/0") == 0)
+        return falls();
+    if (argc == 3 && strcmp(argv[2], "gone/d/0") == 0)
+        return gone();
     if (argc == 3) {
         fcntl(CHANNEL, F_SETFL, 0);
         return serve_nobody();
