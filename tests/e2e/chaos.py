@@ -457,7 +457,6 @@ class Texts:
         {"do": "load:fail=-500"},
         {"do": "load:hang"},
         {"do": "run:segv"},
-        {"do": "run:fail=-500"},
         {"do": "create:abort"},
         {"do": "plan:segv"},
     )
