@@ -14,7 +14,9 @@
 #include "control/doc.h"
 #include "control/record.h"
 #include "obs/log.h"
+#include "supervise/kin.h"
 #include "supervise/lock.h"
+#include "wire/channel.h"
 
 #include <cjson/cJSON.h>
 
@@ -145,9 +147,26 @@ static int take_port(const char *option, const char *text, uint32_t *ret, struct
     return 0;
 }
 
+// Whether processes of an earlier server still serve. A control that is stuck would hold the store.
+static bool orphans_left(const char *state_dir)
+{
+    bool any = false;
+    pid_t pid;
+    int kin = kin_open(state_dir, &any, NULL);
+    if (kin < 0)
+        return false;
+    if (any) {
+        kin_end_control(kin);
+        any = kin_find(kin, CHANNEL_FD_KIN, &pid, 1) > 0;
+    }
+    close(kin);
+    return any;
+}
+
 /*
  * Without a file: what was deployed last says how to listen; control reads the rest for itself. A
- * store that cannot be read is control's to tell, since what still runs is to be kept.
+ * store that cannot be read is control's to tell, since what still runs is to be kept: so while
+ * that still serves, a server that does not know where is not started.
  */
 static int resume(struct serve *s)
 {
@@ -156,6 +175,7 @@ static int resume(struct serve *s)
     int lock = access(s->state_dir, F_OK) == 0 ? lock_take(s->state_dir, &err) : 0;
     if (lock == SV_E_UNAVAILABLE)
         return cli_fail(CLI_FAILED, "serve: %s", err.msg);
+    bool orphans = lock > 0 && orphans_left(s->state_dir);
     int rc = lock < 0 ? lock : record_last(s->state_dir, &doc, &err);
     if (lock > 0)
         close(lock);
@@ -164,6 +184,12 @@ static int resume(struct serve *s)
         fprintf(stderr, "salver: serving what was deployed, last from %s\n", doc->conf.path);
         return CLI_OK;
     }
+    if (rc < 0 && orphans && !s->port)
+        return cli_fail(
+            CLI_FAILED,
+            "serve: %s; processes of an earlier server still serve, and where cannot be "
+            "read: try again soon, or give FILE or --port",
+            err.msg);
     if (rc < 0)
         fprintf(stderr, "salver: serve: %s\n", err.msg);
     else

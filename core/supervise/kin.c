@@ -4,13 +4,18 @@
 #include "abi/plugin.h"
 #include "base/err.h"
 #include "base/os.h"
+#include "wire/channel.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <unistd.h>
+
+enum { KIN_CONTROLS = 8, KIN_END_MS = 1000 };
 
 int kin_open(const char *state_dir, bool *ret_orphans, struct err *err)
 {
@@ -40,4 +45,24 @@ size_t kin_find(int kin_fd, int as, pid_t *ret_pids, size_t max)
 bool kin_is(int kin_fd, int as, pid_t pid)
 {
     return os_is_holder(pid, kin_fd, as);
+}
+
+static void end(int kin_fd, pid_t pid)
+{
+    int fd = os_pidfd_open(pid, NULL);
+    if (fd < 0)
+        return; // it has ended
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    if (kin_is(kin_fd, CHANNEL_FD_KIN_CONTROL, pid)) // still: the number was not reused
+        os_pidfd_kill(fd, pid, SIGKILL, true);
+    poll(&p, 1, KIN_END_MS);
+    close(fd);
+}
+
+void kin_end_control(int kin_fd)
+{
+    pid_t pids[KIN_CONTROLS];
+    size_t n = kin_find(kin_fd, CHANNEL_FD_KIN_CONTROL, pids, KIN_CONTROLS);
+    for (size_t i = 0; i < n && i < KIN_CONTROLS; i++)
+        end(kin_fd, pids[i]);
 }

@@ -18,3 +18,6 @@ int kin_open(const char *state_dir, bool *ret_orphans, struct err *err);
 // Those who hold it as `as`, at most max: how many there are.
 size_t kin_find(int kin_fd, int as, pid_t *ret_pids, size_t max);
 bool kin_is(int kin_fd, int as, pid_t pid);
+// Kills the control of a server that is gone, should it be stuck, and waits for its end: it has the
+// store. For who holds the server's lock.
+void kin_end_control(int kin_fd);

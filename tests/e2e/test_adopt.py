@@ -563,6 +563,39 @@ def test_a_second_server_is_refused_all_the_while(tmp_path):
         adopted(server)
 
 
+def without_file(server):
+    command = list(server.command)
+    command.remove(server.file)
+    return command
+
+
+def test_a_stopped_control_does_not_hide_where_to_listen(tmp_path):
+    """It has the store, which alone says so when no FILE is given."""
+    with serve(tmp_path, fake(), http={"num_ingress": 2}) as server:
+        before = kin(server)
+        os.kill(server.children("control")[0].pid, signal.SIGSTOP)
+        kill_supervisor(server)
+        start_again(server, without_file(server))
+        adopted(server)
+        assert kin(server) == before
+
+
+def test_who_does_not_know_where_to_listen_takes_nobody_over(tmp_path):
+    with serve(tmp_path, fake(), http={"num_ingress": 2}) as server:
+        before = kin(server)
+        kill_supervisor(server)
+        (server.state / "store.db").rename(tmp_path / "kept")
+        (server.state / "store.db").write_bytes(b"no database" * 1000)
+        command = [str(a) for a in without_file(server)]
+        out = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert out.returncode == 1 and "or give FILE" in out.stderr, out
+        assert answers(server)
+        (tmp_path / "kept").rename(server.state / "store.db")
+        start_again(server, command)
+        adopted(server)
+        assert kin(server) == before
+
+
 def test_a_supervisor_that_cannot_listen_loses_nobody(tmp_path):
     with serve(tmp_path, fake()) as server:
         before = kin(server)
