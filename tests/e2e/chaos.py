@@ -672,9 +672,12 @@ class Scraper(threading.Thread):
 
     def look(self):
         try:
-            found = counters(self.server.get("/metrics", timeout=3).body.decode())
+            answer = self.server.get("/metrics", timeout=3)
         except (OSError, ValueError, IndexError):
             return
+        if answer.status != 200:  # turned away
+            return
+        found = counters(answer.body.decode())
         now = time.monotonic()
         self.scrapes += 1
         for name, most in self.most.items():

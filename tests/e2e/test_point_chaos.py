@@ -270,6 +270,7 @@ def whole(watch, server):
 
 
 def same_descriptors(watch, server, before):
+    assert not [pid for pid, state in salvers_of(server.process.pid) if state == "Z"], "zombies"
     try:
         wait_for(
             "descriptors as before",
@@ -293,14 +294,14 @@ def listeners(port):
             yield line
 
 
-def descendants():
-    """Of this process, by inheritance too: those that are of a server."""
+def salvers_of(parent):
+    """The children of a process, by inheritance too, that are of a server: (pid, state)."""
     for entry in os.listdir("/proc"):
         with contextlib.suppress(OSError):
             if not entry.isdigit():
                 continue
-            state, parent = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[:2]
-            if int(parent) == os.getpid() and Path(f"/proc/{entry}/comm").read_text() == "salver\n":
+            state, its = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[:2]
+            if int(its) == parent and Path(f"/proc/{entry}/comm").read_text() == "salver\n":
                 yield int(entry), state
 
 
@@ -312,7 +313,7 @@ def nothing_left(watch, server, _):
     assert not watch.living()
     assert not list(listeners(server.port))
     assert str(server.state) not in Path("/proc/net/unix").read_text()
-    for pid, state in descendants():
+    for pid, state in salvers_of(os.getpid()):
         if state == "Z":  # its supervisor was killed before we saw it: it is ours to wait for
             os.waitpid(pid, 0)
         else:
