@@ -342,10 +342,23 @@ static void save_snapshot(struct control *c, const char *text)
         LOGW("%s; an ingress that starts while control is away has no routes", err.msg);
 }
 
+// Models are bounded when they are accepted (VERSION_MODELS_MAX); this is for what is left.
+static bool is_too_long(struct control *c, size_t n)
+{
+    bool before = c->routes_too_long;
+    c->routes_too_long = n > CONTROL_ROUTES_MAX;
+    if (c->routes_too_long && !before)
+        LOGE("the routes have %zu bytes, at most %d can be told: the ingresses keep what they have "
+             "until there are fewer applications, replicas or models",
+             n, CONTROL_ROUTES_MAX);
+    return c->routes_too_long;
+}
+
 static void push_routes(struct control *c)
 {
     char *routes = texts_routes(c);
-    if (c->snapshot_body && strcmp(routes, c->snapshot_body) == 0) {
+    if (is_too_long(c, strlen(routes)) ||
+        (c->snapshot_body && strcmp(routes, c->snapshot_body) == 0)) {
         xfree(routes);
         return;
     }

@@ -36,9 +36,10 @@ struct store;
 
 enum {
     CONTROL_NAME_MAX = 128,
-    CONTROL_WATCH_MS = 1000, // heartbeats and plugin files are looked at so often
-    CONTROL_LIVE_MS = 2000,  // the first snapshot waits so long for inspections
-    CONTROL_LOADS_MAX = 1000 // applications an ingress may report
+    CONTROL_WATCH_MS = 1000,                   // heartbeats and plugin files are looked at so often
+    CONTROL_LIVE_MS = 2000,                    // the first snapshot waits so long for inspections
+    CONTROL_LOADS_MAX = 1000,                  // applications an ingress may report
+    CONTROL_ROUTES_MAX = WIRE_FRAME_MAX - 1024 // bytes, so that a SNAPSHOT holds them
 };
 
 // What one ingress says of one application.
@@ -98,7 +99,8 @@ struct control {
     struct turn_item pass; // something changed
     uv_timer_t again;      // the deciders' next look
     uint64_t snapshot_version;
-    char *snapshot_body; // owned: the last one without its version
+    char *snapshot_body;  // owned: the last one without its version
+    bool routes_too_long; // what came after it is not told
     struct admin *admin;
     uv_timer_t watch, live_timer;
     uint64_t watched_ns;

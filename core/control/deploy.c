@@ -16,6 +16,7 @@
 #include <string.h>
 
 static bool claims(struct deploy *d, const struct version *v, struct err *err);
+static bool fits(const struct deploy *d, const struct version *v, struct err *err);
 static void withdraw(struct deploy *d, const char *why);
 static void set_target(struct deploy *d, struct version *own_v);
 static void set_refused(struct deploy *d, struct version *own_v);
@@ -154,7 +155,7 @@ void deploy_accepted(struct deploy *d, struct version *v)
     struct err err;
     if (d->next != v)
         return; // a newer one took its place meanwhile
-    if (!claims(d, v, &err)) {
+    if (!fits(d, v, &err) || !claims(d, v, &err)) {
         snprintf(v->message, sizeof v->message, "%s", err.msg);
         deploy_refused(d, v);
         return;
@@ -272,6 +273,24 @@ static bool claims(struct deploy *d, const struct version *v, struct err *err)
         withdraw(other, err->msg);
     }
     return true;
+}
+
+// Whether its models still fit into the routes of all.
+static bool fits(const struct deploy *d, const struct version *v, struct err *err)
+{
+    size_t others = 0;
+    list_for_each (n, &d->control->deploys) {
+        const struct deploy *other = CONTAINER_OF(n, struct deploy, node);
+        if (other != d && !other->deleting && other->target)
+            others += other->target->models_bytes;
+    }
+    if (v->models_bytes == 0 || v->models_bytes + others <= VERSION_MODELS_MAX)
+        return true;
+    err_set(err, -413,
+            "its %u models take %u bytes in the routes, and those of the other applications %zu: "
+            "at most %d together; give them fewer or shorter names",
+            v->n_names, v->models_bytes, others, VERSION_MODELS_MAX);
+    return false;
 }
 
 // Its version may not run any more; without an older one it has none, and its replicas leave.
@@ -482,6 +501,8 @@ static void show(struct deploy *d)
     for (uint32_t k = 0; k < d->n_replicas; k++)
         in_state[d->replicas[k]->life.state]++;
     for (unsigned s = 0; s < RS_COUNT; s++) {
+        if (!d->gauges[s] && in_state[s] == 0 && s != RS_RUNNING)
+            continue; // a page has few places: states that were never seen take none
         if (!d->gauges[s]) {
             metrics_labels(labels, sizeof labels, "application", d->name, "deployment", deployment,
                            "state", replica_state_name((enum replica_state)s), (const char *)NULL);

@@ -183,6 +183,9 @@ static void sort_names(struct version *v)
     v->n_names = 0;
     cJSON_ArrayForEach(m, models) v->names[v->n_names++] = text(m, "id");
     qsort(v->names, v->n_names, sizeof *v->names, compare_names);
+    char *json = n > 0 ? cJSON_PrintUnformatted(models) : NULL;
+    v->models_bytes = json ? (uint32_t)strlen(json) : 0;
+    cJSON_free(json);
 }
 
 bool version_names(const struct version *v, const char *model)

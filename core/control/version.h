@@ -24,7 +24,10 @@ struct control;
 struct deploy;
 struct doc;
 
-enum { VERSION_ID = 17 }; // 16 hex digits and the NUL
+enum {
+    VERSION_ID = 17,              // 16 hex digits and the NUL
+    VERSION_MODELS_MAX = 2 << 20, // bytes of all applications' models: half of a snapshot's frame
+};
 
 enum version_phase { VP_PROBING, VP_ACCEPTED, VP_FAILED };
 
@@ -41,7 +44,8 @@ struct version {
     struct cJSON *probed;      // owned: what the inspection said
     const char **names;        // owned, the texts by `probed`: the models' names, sorted
     uint32_t n_names;
-    char plugin[128]; // name and version
+    uint32_t models_bytes; // of its models in the routes
+    char plugin[128];      // name and version
     struct stash stash;
     struct plan plan;
     struct numbers numbers;

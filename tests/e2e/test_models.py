@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from harness import application, wait_for
+from harness import application, size, wait_for
 
 
 def named(name, config=None, **deployment):
@@ -88,6 +88,42 @@ def test_lies_are_refused(server, lie, why):
     )
     assert re.search(why, app["message"]), app["message"]
     assert ids(s) == ["good"]
+
+
+def test_more_models_than_routes_can_tell(server):
+    """1000 long names each: what no frame holds is refused, and nobody else notices."""
+    apps = [named(f"app{i}", {"lie": "most"}) for i in range(size(30, 60))]
+    for a in apps:
+        a["deployments"][0]["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 1}
+    s = server([named("first")])
+    (control,) = s.pids("control")
+    text = {**json.loads(s.file.read_text()), "applications": [named("first"), *apps]}
+    assert s.admin("PUT", "/api/serve/applications/", text)[0] == 200
+
+    def settled():
+        found = s.status()["applications"]
+        done = [a["status"] in ("RUNNING", "DEPLOY_FAILED") for a in found.values()]
+        return len(done) == len(apps) + 1 and all(done) and found
+
+    found = wait_for("each runs, or was refused", 60, settled, 0.1)
+    refused = {n: a["message"] for n, a in found.items() if a["status"] == "DEPLOY_FAILED"}
+    assert 0 < len(refused) < len(apps), refused
+    for message in refused.values():
+        assert re.fullmatch(
+            r"its 1000 models take 1\d\d\d\d\d bytes in the routes, and those of the other "
+            r"applications \d+: at most 2097152 together; give them fewer or shorter names",
+            message,
+        ), message
+    listed = ids(s)
+    assert set(listed) & set(found) == set(found) - set(refused)
+    assert len(listed) == 1 + 1000 * (len(apps) - len(refused))
+    assert s.get("/first/").status == 200 and s.pids("control") == [control]
+    # Room is given back.
+    assert s.admin("PUT", "/api/serve/applications/", {**text, "applications": [named("first")]})[0] == 200
+    one = [n for n in refused][0]
+    again = [named("first"), *(a for a in apps if a["name"] == one)]
+    assert s.admin("PUT", "/api/serve/applications/", {**text, "applications": again})[0] == 200
+    wait_for("it has room now", 20, lambda: one in ids(s))
 
 
 def waiting(server):
