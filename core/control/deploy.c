@@ -185,6 +185,7 @@ void deploy_refused(struct deploy *d, struct version *v)
         set_target(d, version_ref(d->good));
     }
     set_refused(d, v);
+    explain(d); // whoever asks before the next pass hears why, too
 }
 
 // The deployment gets another name: the series under the old one end at 0.
