@@ -425,8 +425,8 @@ void adopt_take_listeners(struct supervisor *s)
         struct guest *g = CONTAINER_OF(n, struct guest, node);
         if (g->child->role != ROLE_INGRESS || g->draining)
             continue;
-        if (g->listener < 0) {
-            g->unfit = g->child->place >= s->want_ingress;
+        if (g->listener < 0) { // one of ours at its place would be nobody's
+            g->unfit = true;
             continue;
         }
         if (listeners_adopt(&s->listeners, s->host, s->want_port, s->want_ingress, g->child->place,

@@ -169,15 +169,32 @@ static void seek(struct channel *c)
     introduce(c);
 }
 
+static int copy(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, CHANNEL_FD_KIN_CONTROL + 1);
+}
+
+// Without what a supervisor keeps of us it would take us for less than we are: later, then.
+static void turn_back(struct channel *c)
+{
+    c->state = CS_CLOSING;
+    link_close(&c->link, on_link_free);
+}
+
 static void introduce(struct channel *c)
 {
     struct channel_words w = {.kept_fd = -1};
-    int fds[2] = {fcntl(CHANNEL_FD_PAGE, F_DUPFD_CLOEXEC, CHANNEL_FD_KIN + 1), -1};
+    int n = 1, fds[2] = {copy(CHANNEL_FD_PAGE), copy(CHANNEL_FD_PAGE)}; // room for the second one
+    if (fds[0] < 0 || fds[1] < 0) {
+        close(fds[0] < 0 ? fds[1] : fds[0]);
+        turn_back(c);
+        return;
+    }
     c->ops->introduce(c, &w);
-    int n = fds[0] < 0 ? 0 : 1;
-    if (n == 1 && w.kept_fd >= 0)
-        fds[1] = fcntl(w.kept_fd, F_DUPFD_CLOEXEC, CHANNEL_FD_KIN + 1);
-    n += fds[1] >= 0;
+    if (w.kept_fd >= 0 && dup3(w.kept_fd, fds[1], O_CLOEXEC) >= 0)
+        n = 2;
+    else
+        close(fds[1]);
     link_put_fds(&c->link, fds, n);
     size_t n_peers = buf_len(&w.peers), n_orders = buf_len(&c->orders);
     wire_put_orphan(

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -363,6 +364,27 @@ def test_counters_never_go_back(tmp_path):
             check_grown(others(before), counters(server))
         assert wait_for("it was buried", 5, lambda: "ended unseen" in server.log())
         assert len(kin(server, "ingress")) == 2
+
+
+def test_a_full_table_of_descriptors_hides_no_listener(tmp_path):
+    """What it listens on is said when there is room again, so no socket is opened beside it that
+    nobody would accept from."""
+    with serve(tmp_path, fake(), http={"num_ingress": 2}) as server:
+        before = kin(server)
+        kill_supervisor(server)
+        pid = kin(server, "ingress")[1].pid
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = {int(n) for n in os.listdir(f"/proc/{pid}/fd")}
+        assert 3 not in used  # for the socket; then one more, for its page
+        free = next(n for n in range(10, 10 + len(used) + 1) if n not in used)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free + 1, hard))
+        start_again(server)
+        time.sleep(1)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        adopted(server)
+        assert kin(server) == before
+        for _ in range(60):
+            assert server.get("/fake", timeout=5).status == 200
 
 
 def test_who_dies_while_it_is_awaited_is_counted(tmp_path):
