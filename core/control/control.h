@@ -103,9 +103,9 @@ struct control {
     bool routes_too_long; // what came after it is not told
     struct admin *admin;
     uv_timer_t watch, live_timer;
-    uint64_t watched_ns;
-    struct buf to_bury; // child ids of folded pages, oldest first
-    size_t bury_now;    // so many of them at the next round of the watch
+    uint64_t watched_ns, woke_ns; // woke: the last round of the watch that came far too late
+    struct buf to_bury;           // child ids of folded pages, oldest first
+    size_t bury_now;              // so many of them at the next round of the watch
     struct {
         char *path;              // owned; NULL: none was asked for
         bool asked;              // no answer yet

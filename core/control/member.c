@@ -207,8 +207,10 @@ void member_watch(struct control *c, uint64_t now_ns)
     bool late = c->watched_ns && (double)(now_ns - c->watched_ns) >
                                      watch_late_factor * CONTROL_WATCH_MS * (double)NS_PER_MS;
     c->watched_ns = now_ns;
-    if (late)
-        return; // the machine slept: so did they
+    if (late) { // the machine slept: so did they, and some wake up later than we do
+        c->woke_ns = now_ns;
+        return;
+    }
     list_for_each (n, &c->members) {
         struct member *m = CONTAINER_OF(n, struct member, node);
         uint64_t beat = m->page ? atomic_load(&m->page->heartbeat_ns) : 0;
@@ -221,6 +223,8 @@ void member_watch(struct control *c, uint64_t now_ns)
         }
         if (beat < m->started_ns)
             beat = m->started_ns;
+        if (beat < c->woke_ns)
+            beat = c->woke_ns;
         double silent_s = now_ns > beat ? (double)(now_ns - beat) / 1e9 : 0;
         if (silent_s <= stall_limit_s(c, m))
             continue;
