@@ -211,7 +211,8 @@ class Run:
         found = 0
         for d in self.watch.deaths:
             at = bisect.bisect(starts, (d.died_ns, d.died_ns)) - 1
-            if d.child.role == "ingress" and at >= 0 and d.died_ns < starts[at][1] + 7 * NS:
+            lost = d.child.role == "ingress" and d.why
+            if lost and at >= 0 and d.died_ns < starts[at][1] + 7 * NS:
                 found += 1
         return found
 
