@@ -559,10 +559,6 @@ def holds(pid, server):
     return False
 
 
-def state_of(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-
-
 def test_who_is_stopped_with_its_supervisor_goes_on(tmp_path):
     with serve(tmp_path, fake(num_replicas=2)) as server:
         before = kin(server)
