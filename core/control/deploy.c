@@ -108,7 +108,8 @@ void deploy_restore(struct deploy *d, struct version *own_v)
 {
     own_v->phase = VP_ACCEPTED;
     d->adopted = true;
-    d->stamp_tried = own_v->stamp;
+    if (d->stamp_tried == 0) // else the store knows of a file that failed since
+        d->stamp_tried = own_v->stamp;
     set_target(d, own_v);
 }
 

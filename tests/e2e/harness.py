@@ -294,14 +294,18 @@ class Server:
     def log(self):
         return self.log_path.read_text(errors="replace")
 
-    def status(self):
-        out = subprocess.run(
-            [SALVER, "status", "--json", "--state", self.state],
-            capture_output=True,
-            timeout=10,
-            check=True,
-        )
-        return json.loads(out.stdout)
+    def status(self, patience_s=10):
+        """A control that starts, or is replaced, does not answer for a moment."""
+        until = time.monotonic() + patience_s
+        while True:
+            out = subprocess.run(
+                [SALVER, "status", "--json", "--state", self.state], capture_output=True, timeout=10
+            )
+            if out.returncode == 0:
+                return json.loads(out.stdout)
+            if b"no server answers" not in out.stderr or time.monotonic() > until:
+                raise subprocess.CalledProcessError(out.returncode, out.args, out.stdout, out.stderr)
+            time.sleep(0.05)
 
     def admin(self, method, path, body=None, headers=None, timeout=30):
         """A request to the admin API over the socket in the state folder; a dict or list is sent as
