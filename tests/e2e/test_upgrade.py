@@ -33,7 +33,7 @@ def fixture_newer(tmp_path):
 
 def patched(tmp_path, number):
     program, old = SALVER.read_bytes(), version(SALVER).encode()
-    assert program.count(b"\0" + old + b"\0") == 1
+    assert b"\0" + old + b"\0" in program
     path = tmp_path / f"salver-{number.decode()}" / "salver"
     path.parent.mkdir()
     path.write_bytes(program.replace(b"\0" + old + b"\0", b"\0" + number + b"\0"))

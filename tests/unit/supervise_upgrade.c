@@ -54,6 +54,8 @@ static void upgrade_within_a_frame(void)
     while (f.head.kind != WIRE_upgraded);
     CHECK(wire_get_upgraded(&f, &done, NULL) == 0 && done.code == 0);
     say(&spec);
+    buf_finish(&out);
+    buf_finish(&spec);
 }
 
 static struct wire_attach hear_attach(const char *name, uint32_t generation)
@@ -73,6 +75,7 @@ static void say_retire(const char *name)
     struct wire_attach m = hear_attach(name, 0);
     wire_put_retire(&out, 0, 0, &(struct wire_retire){.name = name, .child_id = m.child_id});
     say(&out);
+    buf_finish(&out);
 }
 
 // What was known of the past decides what comes after the next ends.
