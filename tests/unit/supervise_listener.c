@@ -19,7 +19,7 @@
 
 static uint16_t port_of(int fd)
 {
-    struct sockaddr_in a;
+    struct sockaddr_in a = {.sin_port = 0};
     socklen_t n = sizeof a;
     assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
     return ntohs(a.sin_port);

@@ -185,7 +185,7 @@ static void what_is_half_said_goes_on(void **state)
     char want[1024] = "boot whole\ncontrol 0 with 2\n";
     for (int i = 0; i < INGRESSES; i++)
         snprintf(want + strlen(want), sizeof want - strlen(want), "i/%d 0 with 2\n", i);
-    strcat(want, "control 1 with 2\n");
+    snprintf(want + strlen(want), sizeof want - strlen(want), "control 1 with 2\n");
     assert_string_equal(seen, want);
     char ends[256];
     snprintf(ends, sizeof ends, "%s", wait_file(dir, "ends"));
