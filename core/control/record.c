@@ -292,13 +292,34 @@ static int read_doc(struct control *c, const char *sha, struct doc **ret, struct
     return rc;
 }
 
-static void recall_good(struct deploy *d)
+// What stands under good/ or failed/: {NAME: note}. One walk over the store for all of them, since
+// a key that is not there costs one, too.
+static int add_note(void *ctx, const struct store_kv *kv)
+{
+    cJSON *all = ctx, *j = cJSON_ParseWithLength(kv->value.p, kv->value.n);
+    const char *slash = strchr(kv->key, '/');
+    if (j && slash)
+        cJSON_AddItemToObject(all, slash + 1, j);
+    else
+        LOGW("the store's '%s' is not JSON", kv->key);
+    return 0;
+}
+
+static cJSON *recall_notes(struct control *c, const char *prefix)
 {
     struct err err;
-    cJSON *j = NULL;
+    cJSON *all = cJSON_CreateObject();
+    if (store_list(c->store, prefix, add_note, all, NULL, &err) < 0)
+        LOGW("%s; what stands under '%s' in the store is not known", err.msg, prefix);
+    return all;
+}
+
+static void recall_good(struct deploy *d, const cJSON *j)
+{
+    struct err err;
     struct doc *doc = NULL;
-    int rc = read_json(d->control, "good/", d->name, &j, NULL, &err);
-    if (rc == 0 && whole(j, "order") == d->order && text_of(j, "doc"))
+    int rc = 0;
+    if (j && whole(j, "order") == d->order && text_of(j, "doc"))
         rc = read_doc(d->control, text_of(j, "doc"), &doc, &err);
     if (rc < 0)
         LOGW("%s; application %s has no version to go back to", err.msg, d->name);
@@ -311,15 +332,11 @@ static void recall_good(struct deploy *d)
             version_unref(v);
     }
     doc_unref(doc);
-    cJSON_Delete(j);
 }
 
-static void recall_failed(struct deploy *d)
+static void recall_failed(struct deploy *d, const cJSON *j)
 {
-    struct err err;
-    cJSON *j = NULL;
-    if (read_json(d->control, "failed/", d->name, &j, NULL, &err) == 0 &&
-        whole(j, "seq") == d->seq && d->good) {
+    if (j && whole(j, "seq") == d->seq && d->good) {
         const char *message = text_of(j, "message");
         const char *stamp = text_of(j, "stamp");
         snprintf(d->failed, sizeof d->failed, "%s", message ? message : "");
@@ -327,10 +344,14 @@ static void recall_failed(struct deploy *d)
         d->failed_file = cJSON_IsTrue(get(j, "file"));
         d->rolled_back = true;
     }
-    cJSON_Delete(j);
 }
 
-static int recall_app(struct control *c, const cJSON *app, struct err *err)
+struct notes {
+    cJSON *good, *failed; // owned: {NAME: note}
+};
+
+static int recall_app(struct control *c, const cJSON *app, const struct notes *notes,
+                      struct err *err)
 {
     struct doc *doc = NULL;
     const char *sha = text_of(app, "doc");
@@ -348,8 +369,8 @@ static int recall_app(struct control *c, const cJSON *app, struct err *err)
         d->seq = whole(app, "seq");
         d->deployed_wall_ns = (uint64_t)(cJSON_GetNumberValue(get(app, "deployed_s")) * 1e9);
         d->next = version_create(d, doc);
-        recall_good(d);
-        recall_failed(d);
+        recall_good(d, get(notes->good, d->name));
+        recall_failed(d, get(notes->failed, d->name));
     }
     doc_unref(doc);
     return 0;
@@ -373,11 +394,14 @@ int record_recall(struct control *c, struct err *err)
     bool other = sha && holds && strcmp(sha, holds) != 0; // a server started with it
     char *own_sha = other ? xstrdup(sha) : NULL;
     const cJSON *app;
+    struct notes notes = {recall_notes(c, "good/"), recall_notes(c, "failed/")};
     cJSON_ArrayForEach(app, get(c->desired, "apps"))
     {
         if (rc == 0)
-            rc = recall_app(c, app, err);
+            rc = recall_app(c, app, &notes, err);
     }
+    cJSON_Delete(notes.good);
+    cJSON_Delete(notes.failed);
     if (rc == 0 && other) { // only now it is known which texts the good versions need
         cJSON *next = cJSON_Duplicate(c->desired, true);
         set_text(next, "server", own_sha);
