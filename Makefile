@@ -48,7 +48,7 @@ configs: all ## every file under configs/ must pass `salver check`
 e2e: all $(VENV)/ready
 	$(call PYTEST,$(BUILD)) tests
 
-bench: all $(VENV)/ready ## the published numbers, or with K= some of them: proxy sse start llm cost store wake
+bench: all $(VENV)/ready ## the published numbers, or with K= some of them: proxy sse start llm cost store wake registry
 	SALVER_BUILD=$(BUILD) $(VENV)/bin/python bench/run.py $(K)
 
 points: all $(VENV)/ready ## the scenarios of tests/e2e/test_point*.py in full size, and their figures

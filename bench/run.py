@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Salver against its peers and floors, in one run, interleaved. Prints Markdown.
 
-Usage: run.py [proxy] [sse] [start] [llm] [cost] [store] [wake]     (all without arguments; `make bench K=sse`)
+Usage: run.py [proxy] [sse] [start] [llm] [cost] [store] [wake] [registry]     (all without arguments; `make bench K=sse`)
 
 proxy  `echo` and a no-op that answers N bytes, through 1 ingress and 1 worker, against nginx that
        proxies to an nginx upstream with 1 worker each. All servers share one core, wrk has another.
@@ -12,6 +12,7 @@ llm    a language model against llama.cpp: llm_bench.py says how.
 cost   what the server around a language model costs: llm_cost.py.
 store  calls of control's store on the disk of the current folder, against append and fdatasync.
 wake   what waking from zero costs beside the worker's own start: wake.py.
+registry  one application more among many that sleep: registry.py.
 
 Environment: SALVER_BUILD (build), BENCH_ROUNDS (7), BENCH_SECONDS a run (3), BENCH_QUICK=1 for a
 look while developing, BENCH_SERVER_CORE (0), BENCH_LOAD_CORE (1).
@@ -459,6 +460,12 @@ def wake(folder):
     run(folder)
 
 
+def registry(folder):
+    from registry import run
+
+    print(f"## One application more\n\n{run(folder)}\n")
+
+
 KINDS = {
     "proxy": proxy,
     "sse": sse,
@@ -467,6 +474,7 @@ KINDS = {
     "cost": cost,
     "store": store,
     "wake": wake,
+    "registry": registry,
 }
 
 

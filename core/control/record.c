@@ -99,10 +99,11 @@ static int sweep_one(void *ctx, const struct store_kv *kv)
     const char *name = strchr(kv->key, '/');
     if (!name || s->change->n >= RECORD_SWEEP_MAX)
         return 0;
+    bool of_app = strncmp(kv->key, "good/", 5) == 0 || strncmp(kv->key, "failed/", 7) == 0;
     bool keep = strncmp(kv->key, "docs/", 5) == 0
                     ? is_named(s->change->next, name + 1) ||
                           is_good_for(s->control, s->change->next, name + 1)
-                    : get(get(s->change->next, "apps"), name + 1) != NULL;
+                    : !of_app || get(get(s->change->next, "apps"), name + 1) != NULL;
     if (!keep)
         add_op(s->change, "", kv->key)->remove = true;
     return 0;
@@ -111,11 +112,7 @@ static int sweep_one(void *ctx, const struct store_kv *kv)
 static int sweep(struct control *c, struct change *ch, struct err *err)
 {
     struct sweep s = {c, ch};
-    static const char *const prefixes[] = {"docs/", "good/", "failed/"};
-    int rc = 0;
-    for (size_t i = 0; i < ARRAY_LEN(prefixes) && rc == 0; i++)
-        rc = store_list(c->store, prefixes[i], sweep_one, &s, NULL, err);
-    return rc;
+    return store_list(c->store, "", sweep_one, &s, NULL, err); // each prefix would cost a walk
 }
 
 // Takes `next` over: it holds from then on, or nothing has changed.
