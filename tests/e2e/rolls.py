@@ -11,13 +11,13 @@ from clients import Raw
 from harness import application, wait_for
 
 APPS = "/api/serve/applications/"
-STEP_S = 30  # a deploy is done, or was given up, so soon
+STEP_S = 60  # a deploy is done, or was given up, so soon: also after one early end (30 s, roll.h)
 
 
 def roller(tag="one", do="", name="app", config=None, **deployment):
     """An application whose answers and events say `tag`, and whose bodies stream in."""
     all_config = {"tag": tag, "stream_in": True, **({"do": do} if do else {}), **(config or {})}
-    options = {"graceful_shutdown_timeout_s": 10, "load_timeout_s": 2, "stall_timeout_s": 2}
+    options = {"graceful_shutdown_timeout_s": 10, "load_timeout_s": 10}
     return application(name, "fake_step", all_config, **{**options, **deployment})
 
 

@@ -88,13 +88,14 @@ def test_twenty_updates_under_load(server, tmp_path):
             least.append(sum(r["state"] == "RUNNING" for r in replicas(s)))
             time.sleep(0.01)
 
-    watch = threading.Thread(target=count_ready)
+    watch = threading.Thread(target=count_ready, daemon=True)
     watch.start()
     load = Load(s.port, "/app/?sleep_ms=2", connections=4, seconds=len(PLAN) * STEP_S, out=tmp_path / "rows")
     begin = time.monotonic()
     with load, Clients(s, plain=4, streams=4, uploads=4) as clients:
         for i, kind in enumerate(PLAN, 1):
             took, held = one_update(s, i, kind, held)
+            assert not clients.wrong, f"update {i}, {kind}: {clients.wrong[:5]}"
             asked += 1
             if kind:
                 bad[kind] = round(took, 2)

@@ -321,10 +321,14 @@ def test_a_version_that_breaks_after_its_first_second_is_given_up(server):
 
 def test_the_same_broken_version_is_tried_again(server, tmp_path):
     s = server([roller("good")])
-    bad = roller("bad", "load:fail=-500*4", config={"state": str(tmp_path)})
+    rule = "load:fail=-500*1000"
+    bad = roller("bad", rule, config={"state": str(tmp_path)})
     deploy(s, bad)
     gave_up(s, "told to fail")
-    deploy(s, bad)  # fails once more, then loads
+    (tmp_path / rule).write_text("x" * 1000)  # it has failed often enough, and loads from now on
+    time.sleep(1.5)
+    assert tag_of(s) == "good", "not by itself"
+    deploy(s, bad)
     rolled(s, "bad")
     assert app_of(s)["message"] == ""
 
