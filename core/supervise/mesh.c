@@ -17,7 +17,7 @@ static void on_timer(uv_timer_t *h);
 static bool work(struct supervisor *s, const struct job *j); // false: later
 static bool has_room(struct child *c);
 static bool pair(struct child *a, struct child *b);
-static bool hand_page(struct child *to, const struct child *about);
+static bool hand_any_page(struct supervisor *s, struct child *to, uint64_t child_id);
 static bool hand_grave(struct child *to, const struct grave *g);
 
 // An adopted process has kept its links.
@@ -33,6 +33,16 @@ static bool wants_link(const struct child *a, const struct child *b)
 {
     return a->role != b->role // ingress-worker, control-ingress, control-worker
            && !has_link(a, b->id) && !has_link(b, a->id);
+}
+
+// Whose numbers nobody has folded yet, the others know from before; to a new one they must be said.
+static void tell_graves(struct supervisor *s, const struct child *c)
+{
+    list_for_each (n, &s->graves) {
+        const struct grave *g = CONTAINER_OF(n, struct grave, node);
+        if (g->role != ROLE_CONTROL)
+            mesh_add(s, JOB_PAGE, c->id, g->child_id);
+    }
 }
 
 static bool sums_pages(const struct child *c)
@@ -53,6 +63,8 @@ void mesh_join(struct supervisor *s, struct child *c)
         if (c->role == ROLE_INGRESS && sums_pages(other))
             mesh_add(s, JOB_PAGE, other->id, c->id);
     }
+    if (c->role == ROLE_INGRESS)
+        tell_graves(s, c);
     mesh_go_on(s);
 }
 
@@ -109,10 +121,10 @@ static bool work(struct supervisor *s, const struct job *j)
         const struct grave *g = keep_find_grave(s, j->about);
         return !g || hand_grave(to, g);
     }
+    if (j->kind == JOB_PAGE)
+        return hand_any_page(s, to, j->about);
     struct child *about = keep_find(s, j->about);
-    if (!about || about->ended)
-        return true;
-    return j->kind == JOB_PAIR ? pair(to, about) : hand_page(to, about);
+    return !about || about->ended || pair(to, about);
 }
 
 static bool has_room(struct child *c)
@@ -165,17 +177,30 @@ static bool pair(struct child *a, struct child *b)
     return true;
 }
 
-static bool hand_page(struct child *to, const struct child *about)
+static bool hand_page(struct child *to, const struct wire_page *about, int page_fd)
 {
-    int page = has_room(to) ? copy_fd(about->page_fd) : -1;
+    int page = has_room(to) ? copy_fd(page_fd) : -1;
     if (page < 0)
         return false;
     link_put_fds(&to->link, &page, 1);
-    wire_put_page(
-        &to->link.out, 0, 0,
-        &(struct wire_page){.child_id = about->id, .role = about->role, .name = about->name});
+    wire_put_page(&to->link.out, 0, 0, about);
     link_kick(&to->link);
     return true;
+}
+
+// Of a child, or of one that has ended; it is gone once it is buried.
+static bool hand_any_page(struct supervisor *s, struct child *to, uint64_t child_id)
+{
+    const struct child *c = keep_find(s, child_id);
+    const struct grave *g = keep_find_grave(s, child_id);
+    if (c && !c->ended)
+        return hand_page(to,
+                         &(struct wire_page){.child_id = c->id, .role = c->role, .name = c->name},
+                         c->page_fd);
+    return !g ||
+           hand_page(to,
+                     &(struct wire_page){.child_id = child_id, .role = g->role, .name = g->name},
+                     g->page_fd);
 }
 
 static bool hand_grave(struct child *to, const struct grave *g)

@@ -366,6 +366,26 @@ def test_counters_never_go_back(tmp_path):
         assert len(kin(server, "ingress")) == 2
 
 
+def test_a_new_ingress_knows_the_numbers_of_the_dead(tmp_path):
+    """Also while control, which would fold them, says nothing."""
+    with serve(tmp_path, fake(num_replicas=2), http={"num_ingress": 2}) as server:
+        for _ in range(200):
+            assert server.get("/fake").status == 200
+        before = counters(server)
+        control = server.children("control")[0].pid
+        os.kill(control, signal.SIGSTOP)
+        for role in ("worker", "ingress"):
+            old = kin(server, role)[0]
+            os.kill(old.pid, signal.SIGKILL)
+            wait_for("another", 5, lambda old=old: old.pid not in pids(server) and len(kin(server)) == 4)
+        for _ in range(60):
+            check_grown(before, counters(server))
+        os.kill(control, signal.SIGCONT)
+        for _ in range(40):
+            time.sleep(0.1)
+            check_grown(before, counters(server))
+
+
 def test_a_full_table_of_descriptors_hides_no_listener(tmp_path):
     """What it listens on is said when there is room again, so no socket is opened beside it that
     nobody would accept from."""
