@@ -301,7 +301,8 @@ class Chaos(threading.Thread):
         return self.halt("control", 38, "stopped")
 
     def pause_control(self):
-        return self.halt("control", self.dice.uniform(0, size(3, 8)), "")
+        # A new supervisor kills one that says nothing.
+        return self.halt("control", self.dice.uniform(0, size(3, 8)), "stopped")
 
     # -- the supervisor
 
