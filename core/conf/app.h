@@ -71,7 +71,7 @@ struct conf_logging {
     bool access_log; // enable_access_log: true
 };
 
-struct conf_autoscaling { // accepted and checked; acted upon when the control plane scales
+struct conf_autoscaling { // control/scale.h says what follows from it
     uint32_t min_replicas, max_replicas, initial_replicas;
     double target_ongoing_requests, look_back_period_s, upscale_delay_s, downscale_delay_s,
         downscale_to_zero_delay_s, upscaling_factor, downscaling_factor;

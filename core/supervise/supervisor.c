@@ -120,8 +120,7 @@ static void start_logging(void)
 // holds as long as its processes run: which GPUs they have, and the routes that are served.
 static void forget_last_life(const char *state_dir, bool none_left)
 {
-    static const char *const names[] = {"accepted.yaml", "probes.json", "gpus.json",
-                                        "snapshot.json"};
+    static const char *const names[] = {"probes.json", "gpus.json", "snapshot.json"};
     const size_t n = none_left ? ARRAY_LEN(names) : 2;
     char path[SUPERVISOR_EXE_MAX];
     for (size_t i = 0; i < n; i++) {
