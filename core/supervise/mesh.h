@@ -2,8 +2,8 @@
 #pragma once
 /*
  * mesh - who is handed a descriptor of whom: every ingress with every worker, control with both.
- * An ingress also gets the pages of the other ingresses and of the dead that are not buried: whoever
- * is asked for /metrics sums the same.
+ * An ingress also gets the pages of the other ingresses and of the dead that are not buried:
+ * whoever is asked for /metrics sums the same.
  *
  * A channel carries few descriptors at a time, so what is to be handed over waits in a list of jobs
  * that is worked off as fast as the channels take it. A job whose child has ended is dropped.
