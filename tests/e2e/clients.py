@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 
-from harness import read_answer, read_chunks, read_head, send_request
+from harness import PATIENCE, read_answer, read_chunks, read_head, send_request
 
 
 class Raw:
@@ -18,7 +18,7 @@ class Raw:
         self.socket = socket.socket()
         if rcvbuf:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        self.socket.settimeout(timeout)
+        self.socket.settimeout(timeout * PATIENCE)
         self.socket.connect(("127.0.0.1", port))
         self.port = port
         self.file = self.socket.makefile("rb")

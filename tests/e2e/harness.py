@@ -30,6 +30,9 @@ TOOLS = BUILD / "bench"
 TEST_PLUGINS = BUILD / "tests" / "plugins"
 FULL = os.environ.get("SALVER_FULL", "0") not in ("", "0")
 SANITIZED = bool(os.environ.get("SALVER_SANITIZED"))  # memory figures mean nothing then
+# What a machine is given time for takes a sanitized program this many times as long. Deadlines are
+# multiplied by it; what a test compares or counts is not.
+PATIENCE = 4 if SANITIZED else 1
 START_S = 20  # until a server must answer
 
 
@@ -54,6 +57,7 @@ def quantile(values, q):
 
 def wait_for(what, seconds, condition, every_s=0.01):
     """Polls until condition() is true and returns it; what: for the message."""
+    seconds *= PATIENCE
     until = time.monotonic() + seconds
     while True:
         got = condition()
@@ -248,7 +252,7 @@ class Server:
         left = [c.pid for c in children(self.process.pid)]
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(30)
+            self.process.wait(30 * PATIENCE)
         except subprocess.TimeoutExpired:
             for pid in [self.process.pid, *left, *(c.pid for c in children(self.process.pid))]:
                 with contextlib.suppress(OSError):
@@ -435,7 +439,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def request(port, path, method="GET", body=None, headers=(), timeout=30):
-    with socket.create_connection(("127.0.0.1", port), timeout) as s:
+    with socket.create_connection(("127.0.0.1", port), timeout * PATIENCE) as s:
         send_request(s, path, port, method, body, headers)
         with s.makefile("rb") as f:
             return read_answer(f)

@@ -2,21 +2,25 @@
 """Clients that leave, that do not read and that are too many; what the metrics say of them."""
 
 import asyncio
+import contextlib
 import json
-import socket
 import threading
 import time
 
 import pytest
-from harness import Server, read_chunks, read_head, send_request, wait_for
+from clients import Raw
+from harness import Server, wait_for
 from llm import HELLO, app, client, options, post
 
 LONG = {"prompt": "Hello", "max_tokens": 8000, "ignore_eos": True, "temperature": 0, "stream": True}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(shared):
-    return shared("llm", [app(max_num_seqs=4, max_waiting_seqs=4)], **options())
+    """One for all; what a test before left behind would be counted by the next."""
+    s = shared("llm", [app(max_num_seqs=4, max_waiting_seqs=4)], **options())
+    wait_for("nothing is left of the test before", 10, lambda: idle(s))
+    return s
 
 
 def gauge(server, name):
@@ -27,32 +31,27 @@ def idle(server):
     return gauge(server, "num_requests_running") == 0 and gauge(server, "kv_cache_usage_perc") == 0
 
 
-def open_stream(server, body=LONG):
-    s = socket.create_connection(("127.0.0.1", server.port), 30)
-    send_request(s, "/v1/completions", server.port, "POST", json.dumps(body).encode())
-    f = s.makefile("rb")
-    assert read_head(f)[0] == 200
-    return s, f
+def ask(server, body=LONG, rcvbuf=None):
+    """A connection that has asked and was not answered yet."""
+    c = Raw(server.port, timeout=60, rcvbuf=rcvbuf)
+    c.ask("/v1/completions", "POST", json.dumps(body).encode())
+    return c
 
 
 def test_whoever_leaves_frees_the_blocks(server):
-    s, f = open_stream(server)
-    next(read_chunks(f))
-    assert gauge(server, "num_requests_running") == 1 and gauge(server, "kv_cache_usage_perc") > 0
-    before = server.metrics().sum("vllm:request_success_total", finished_reason="abort")
-    f.close()
-    s.close()
+    with ask(server) as c:
+        assert c.head()[0] == 200
+        next(c.chunks())
+        assert gauge(server, "num_requests_running") == 1 and gauge(server, "kv_cache_usage_perc") > 0
+        before = server.metrics().sum("vllm:request_success_total", finished_reason="abort")
     wait_for("its blocks are free", 5, lambda: idle(server))
     after = server.metrics().sum("vllm:request_success_total", finished_reason="abort")
     assert after == before + 1
 
 
 def test_whoever_leaves_a_reply_in_one_piece(server):
-    s = socket.create_connection(("127.0.0.1", server.port), 30)
-    body = {**LONG, "stream": False, "n": 3, "temperature": 1}
-    send_request(s, "/v1/completions", server.port, "POST", json.dumps(body).encode())
-    wait_for("all three run", 5, lambda: gauge(server, "num_requests_running") == 3)
-    s.close()
+    with ask(server, {**LONG, "stream": False, "n": 3, "temperature": 1}):
+        wait_for("all three run", 5, lambda: gauge(server, "num_requests_running") == 3)
     wait_for("their blocks are free", 5, lambda: idle(server))
 
 
@@ -69,40 +68,36 @@ def test_the_clients_close_ends_it(server):
 
 
 def test_whoever_waits_can_leave_too(server):
-    streams = [open_stream(server) for _ in range(4)]
-    waits = socket.create_connection(("127.0.0.1", server.port), 30)
-    send_request(waits, "/v1/completions", server.port, "POST", json.dumps(LONG).encode())
     waiting = lambda: server.metrics().sum("vllm:num_requests_waiting", replica="tiny/tiny/0")
-    wait_for("one waits", 5, lambda: waiting() == 1)
-    waits.close()
-    wait_for("none waits", 5, lambda: waiting() == 0)
-    assert gauge(server, "num_requests_running") == 4
-    for s, f in streams:
-        f.close()
-        s.close()
+    with contextlib.ExitStack() as streams:
+        for _ in range(4):
+            assert streams.enter_context(ask(server)).head()[0] == 200
+        with ask(server):
+            wait_for("one waits", 5, lambda: waiting() == 1)
+        wait_for("none waits", 5, lambda: waiting() == 0)
+        assert gauge(server, "num_requests_running") == 4
     wait_for("their blocks are free", 5, lambda: idle(server))
 
 
 def test_whoever_does_not_read_waits_and_nobody_else(server):
-    """8000 events are 1.6 MB: more than is kept for a client, so its sequence pauses."""
+    """3000 events are 1.5 MB: more than is kept for a client, so its sequence pauses."""
     begin = gauge(server, "generation_tokens_total")
-    s, f = open_stream(server)
 
     def stands():
         before = gauge(server, "generation_tokens_total")
         time.sleep(0.3)
         return before > begin and gauge(server, "generation_tokens_total") == before
 
-    wait_for("it pauses", 20, stands)
-    assert gauge(server, "generation_tokens_total") - begin < 8000, "it has said everything"
-    status, got = post(server, "/v1/completions", {"prompt": "Hi", "max_tokens": 20, "ignore_eos": True})
-    assert status == 200 and got["usage"]["completion_tokens"] == 20
-    text = b"".join(read_chunks(f)).decode()
+    with ask(server, {**LONG, "max_tokens": 3000, "logprobs": 20}, rcvbuf=4096) as c:
+        assert c.head()[0] == 200
+        wait_for("it pauses", 20, stands)
+        assert gauge(server, "generation_tokens_total") - begin < 3000, "it has said everything"
+        status, got = post(server, "/v1/completions", {"prompt": "Hi", "max_tokens": 20, "ignore_eos": True})
+        assert status == 200 and got["usage"]["completion_tokens"] == 20
+        text = b"".join(c.chunks()).decode()
     events = text.split("\n\n")[:-1]
-    assert events[-1] == "data: [DONE]" and len(events) == 8001
+    assert events[-1] == "data: [DONE]" and len(events) == 3001
     assert json.loads(events[-2][6:])["choices"][0]["finish_reason"] == "length"
-    f.close()
-    s.close()
     wait_for("its blocks are free", 5, lambda: idle(server))
 
 
@@ -157,24 +152,27 @@ def test_the_prefix_cache_and_its_salt(shared):
 
 
 def test_priority(tmp_path):
-    """One runs at a time; of those that wait, the lower number goes first."""
+    """One runs at a time, here until its client leaves; of those that wait, the lower number goes first."""
     a = app(max_num_seqs=1, max_waiting_seqs=8, scheduling_policy="priority")
     with Server(tmp_path, [a], **options()) as s:
         order, threads = [], []
 
-        def ask(priority, tokens):
-            body = {"prompt": "x", "max_tokens": tokens, "ignore_eos": True, "priority": priority}
+        def wait_in_line(priority):
+            body = {"prompt": "x", "max_tokens": 400, "ignore_eos": True, "priority": priority}
             assert post(s, "/v1/completions", body)[0] == 200
             order.append(priority)
 
-        for i, (priority, tokens) in enumerate(((-9, 8000), (5, 400), (1, 400), (-3, 400))):
-            threads.append(threading.Thread(target=ask, args=(priority, tokens)))
-            threads[-1].start()
-            wait_for("it is there", 5, lambda i=i: there(s) == i + 1)
-        assert not order, "the first was done before the last came"
+        # Not a stream: that gives its place away whenever its client is slower than the model.
+        with ask(s, {**LONG, "priority": -9, "stream": False}):
+            wait_for("the first runs", 5, lambda: gauge(s, "num_requests_running") == 1)
+            for i, priority in enumerate((5, 1, -3)):
+                threads.append(threading.Thread(target=wait_in_line, args=(priority,)))
+                threads[-1].start()
+                wait_for("it is there", 5, lambda i=i: there(s) == i + 2)
+            assert not order and gauge(s, "num_requests_running") == 1
         for t in threads:
             t.join(60)
-        assert order == [-9, -3, 1, 5]
+        assert order == [-3, 1, 5]
 
 
 def there(s):
