@@ -6,6 +6,7 @@
 #include "serve/model_field.h"
 
 #include "base/check.h"
+#include "base/param.h"
 
 #include <string.h>
 #include <strings.h>
@@ -18,38 +19,6 @@ static bool is_space(char c)
     return c == ' ' || c == '\t';
 }
 
-// The value of `; name=value` or `; name="value"` in a header. Its length; -1: none, or longer than
-// cap.
-static int parameter(const char *p, const char *end, const char *name, char *out, size_t cap)
-{
-    size_t want = strlen(name);
-    while (p < end && (p = memchr(p, ';', (size_t)(end - p)))) {
-        p++;
-        while (p < end && is_space(*p))
-            p++;
-        const char *key = p;
-        while (p < end && *p != '=' && *p != ';' && *p != '"')
-            p++;
-        bool match = (size_t)(p - key) == want && strncasecmp(key, name, want) == 0;
-        if (p == end || *p != '=')
-            continue;
-        bool quoted = ++p < end && *p == '"';
-        p += quoted;
-        size_t n = 0;
-        for (; p < end && (quoted ? *p != '"' : *p != ';' && !is_space(*p)); p++, n++) {
-            if (quoted && *p == '\\' && p + 1 < end && (p[1] == '"' || p[1] == '\\'))
-                p++;
-            if (n < cap)
-                out[n] = *p;
-        }
-        if (quoted && p == end)
-            return -1; // the quote was not closed
-        if (match)
-            return n <= cap ? (int)n : -1;
-    }
-    return -1;
-}
-
 bool model_form_init(struct model_field *f, const char *content_type)
 {
     static const char form[] = "multipart/form-data";
@@ -57,11 +26,12 @@ bool model_form_init(struct model_field *f, const char *content_type)
     if (strncasecmp(content_type, form, n) != 0 || !strchr("; \t", content_type[n]))
         return false;
     memcpy(f->mark, "\r\n--", 4);
-    int got = parameter(content_type, content_type + strlen(content_type), "boundary", f->mark + 4,
-                        MODEL_FORM_BOUNDARY);
-    if (got <= 0)
+    ptrdiff_t got = param_find(content_type, strlen(content_type), "boundary", f->mark + 4,
+                               MODEL_FORM_BOUNDARY);
+    bool good = got > 0 && got <= MODEL_FORM_BOUNDARY;
+    if (!good)
         model_field_end(f, false);
-    f->mark_n = got > 0 ? (uint32_t)got + 4 : 4;
+    f->mark_n = good ? (uint32_t)got + 4 : 4;
     f->at = 2; // the first one may stand at the very beginning, without its CRLF
     f->state = MF_DATA;
     return true;
@@ -172,6 +142,7 @@ static void read_line(struct model_field *f)
     if ((size_t)(colon - f->text) != sizeof name - 1 ||
         strncasecmp(f->text, name, sizeof name - 1) != 0)
         return;
-    int n = parameter(colon + 1, f->text + f->n, "name", value, sizeof value);
+    const char *text = colon + 1;
+    ptrdiff_t n = param_find(text, (size_t)(f->text + f->n - text), "name", value, sizeof value);
     f->match = n == 5 && memcmp(value, "model", 5) == 0;
 }

@@ -2,6 +2,7 @@
 #include "worker/form.h"
 
 #include "base/check.h"
+#include "base/param.h"
 #include "worker/engine.h"
 #include "worker/request.h"
 
@@ -68,39 +69,16 @@ static int parse_pairs(struct form *f, struct arena *a, struct bytes body)
 
 /* ---- multipart/form-data (RFC 7578, RFC 2046 section 5.1) ---- */
 
-// The value of `; name=value` or `; name="value"` in a header, on the arena; NULL: absent.
-// Backslashes before '"' and '\' go; everything else stays as the client sent it.
+// A parameter of a header, on the arena; NULL: absent.
 static const char *parameter(struct arena *a, struct bytes header, const char *name)
 {
-    size_t want = strlen(name);
-    const char *p = header.p, *end = header.p + header.n;
-    while (p < end && (p = memchr(p, ';', (size_t)(end - p)))) {
-        p++;
-        while (p < end && (*p == ' ' || *p == '\t'))
-            p++;
-        const char *key = p;
-        while (p < end && *p != '=' && *p != ';' && *p != '"')
-            p++;
-        bool match = (size_t)(p - key) == want && strncasecmp(key, name, want) == 0;
-        if (p == end || *p != '=')
-            continue;
-        bool quoted = ++p < end && *p == '"';
-        p += quoted;
-        char *out = arena_alloc(a, (size_t)(end - p) + 1);
-        size_t n = 0;
-        if (!out)
-            return NULL;
-        while (p < end && (quoted ? *p != '"' : *p != ';' && *p != ' ' && *p != '\t')) {
-            if (quoted && *p == '\\' && p + 1 < end && (p[1] == '"' || p[1] == '\\'))
-                p++;
-            out[n++] = *p++;
-        }
-        if (quoted && p == end)
-            return NULL; // the quote was not closed
-        if (match)
-            return out;
+    ptrdiff_t n = param_find(header.p, header.n, name, NULL, 0);
+    char *out = n < 0 ? NULL : arena_alloc(a, (size_t)n + 1);
+    if (out) {
+        param_find(header.p, header.n, name, out, (size_t)n);
+        out[n] = '\0';
     }
-    return NULL;
+    return out;
 }
 
 static struct bytes trim(struct bytes v)
