@@ -128,7 +128,7 @@ static void answer_window(void **state)
     size_t sent = 0, may = WIRE_WINDOW;
     int kind;
     while (sent < TOTAL) { // nobody reads: it must come to a stop
-        while (sent < may && sent < TOTAL) {
+        while (sent + PIECE <= may && sent < TOTAL) {
             say_raw(e, WIRE_data, id, 0, piece, PIECE);
             sent += PIECE;
         }
@@ -153,7 +153,7 @@ static void answer_window(void **state)
         while (next_frame(e, 0) > 0)
             if (e->f.head.kind == WIRE_window && wire_get_window(&e->f, &win, NULL) == 0)
                 may += win.bytes;
-        while (sent < may && sent < TOTAL) {
+        while (sent + PIECE <= may && sent < TOTAL) {
             say_raw(e, WIRE_data, id, 0, piece, PIECE);
             if ((sent += PIECE) == TOTAL)
                 SAY(e, end, id, 0, .code = 0, .text = "");
