@@ -9,6 +9,7 @@ ports to use (18600-18699), SALVER_FIGURES a file that gets one JSON line per fi
 import collections
 import contextlib
 import csv
+import functools
 import http.client
 import io
 import json
@@ -67,21 +68,28 @@ def wait_for(what, seconds, condition, every_s=0.01):
         time.sleep(every_s)
 
 
-def free_port():
+@functools.cache
+def ports():
     low, high = os.environ.get("SALVER_PORTS", "18600-18699").split("-")
     # Test processes side by side (pytest-xdist) draw from ports of their own.
     side_by_side = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    ports = list(range(int(low) + mine, int(high) + 1, side_by_side))
-    random.shuffle(ports)
-    for port in ports:
+    found = list(range(int(low) + mine, int(high) + 1, side_by_side))
+    random.shuffle(found)
+    return collections.deque(found)
+
+
+def free_port():
+    """One where nobody listens. Each comes once before any comes again: it is not used at once."""
+    for _ in range(len(ports())):
+        ports().rotate(1)
         with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))  # without SO_REUSEADDR or _REUSEPORT: in use is in use
-                return port
-            except OSError:
-                continue
-    raise AssertionError(f"no port of {low}-{high} is free")
+            # What remains of closed connections does not matter, nor does it to a server.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                s.bind(("127.0.0.1", ports()[0]))
+                return ports()[0]
+    raise AssertionError(f"no port of {sorted(ports())} is free")
 
 
 # ---- processes -------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ REPO = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("SALVER_BUILD", REPO / "build")).resolve()
 SIGNALS = "segv abort sigfpe sigill sigbus".split()
 COMMON = ":".join([f"handle_{s}=0" for s in SIGNALS] + ["allow_user_segv_handler=1"])
+COMMON += ":atexit_sleep_ms=50"  # for which TSan's processes wait for their other threads' reports, else 1 s
 REPORT_SHOWN = 6000  # characters of each
 
 # What a process of the core never does by itself. Workers may: plugins run in them.

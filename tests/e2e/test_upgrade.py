@@ -218,10 +218,11 @@ def test_a_signal_during_the_change_is_not_lost(tmp_path):
     slow.chmod(0o755)
     with serve(tmp_path, fake()) as server:
         command = [str(a) for a in (SALVER, "upgrade", slow, "--state", server.state)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL):  # waits for what comes of it
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as asks:  # waits for what comes of it
             wait_for("it is between", 5, lambda: program_of(server.process.pid) != str(SALVER))
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(15) == 0
+            asks.kill()
         assert not pids(server)
 
 

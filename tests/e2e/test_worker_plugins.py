@@ -217,7 +217,7 @@ LIES = (
 
 @pytest.mark.parametrize("kind", ["run", "step"])
 def test_lies_hurt_nobody(server, kind):
-    s = server([fake(kind)], http={"request_timeout_s": 2})
+    s = server([fake(kind, graceful_shutdown_timeout_s=2)], http={"request_timeout_s": 2})
     pid = s.children("worker")[0].pid
     for lie in LIES:
         s.get(f"/fake?lie={lie}")

@@ -233,6 +233,8 @@ bool world_tests(enum isa isa)
 {
 #if defined(__aarch64__)
     return isa == ISA_NEON && isa_here(isa);
+#elif defined(__SANITIZE_THREAD__)
+    return isa == isa_best();
 #else
     return isa_here(isa);
 #endif
@@ -245,6 +247,18 @@ uint32_t world_cases(uint32_t n)
 #else
     return n;
 #endif
+}
+
+uint32_t world_ways(uint32_t n)
+{
+#if defined(__aarch64__)
+    uint32_t most = 2;
+#elif defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    uint32_t most = 3;
+#else
+    uint32_t most = n;
+#endif
+    return n < most ? n : most;
 }
 
 void world_open(struct world *w, const struct world_options *o)

@@ -48,9 +48,11 @@ struct world_part {
     bool draw;     // else nothing is sampled: the token itself is asked for
 };
 
-// Whether an instruction set is here and worth the time: 64-bit ARM is mostly an emulator.
+// Whether an instruction set is here and worth the time: 64-bit ARM is mostly an emulator, and of
+// threads, for which TSan looks, one set says what all would.
 bool world_tests(enum isa isa);
 uint32_t world_cases(uint32_t n); // as many as there is time for
+uint32_t world_ways(uint32_t n);  // of costly ones: the first 2 in an emulator, 3 under a sanitizer
 void world_open(struct world *w, const struct world_options *o);
 void world_close(struct world *w);
 

@@ -46,6 +46,7 @@ static inline int cmocka_run(const struct CMUnitTest *tests, size_t n)
         void *state = NULL;
         tests[i].test(&state);
         (void)printf("%s: ok\n", tests[i].name);
+        (void)fflush(stdout);
     }
     return 0;
 }

@@ -1,37 +1,49 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Cross-compiles the CPU backend and its unit tests for 64-bit ARM into $1 and runs them in qemu.
+# Cross-compiles the CPU backend and its unit tests for 64-bit ARM into $1 and runs them in qemu, as many at a time as
+# there are cores. What a test says lies beside it in a .log.
 set -eu
 
 cd "$(dirname "$0")/../.."
 out=$1
 cc=${NEON_CC:-aarch64-linux-gnu-gcc}
 qemu=${NEON_QEMU:-qemu-aarch64}
-mkdir -p "$out"
 flags="-std=c11 -D_GNU_SOURCE -I. -Ikernels -O2 -g -Wall -Wextra -Werror"
-objects=
-for source in kernels/cpu/*.c; do
-    arch=
-    case $source in
-    *_avx2.c | *_avx512.c) continue ;;
-    *_neon.c) arch=-march=armv8.2-a+dotprod ;;
+
+case ${2:-} in
+kernels/*)
+    case $2 in
+    *_neon.c) flags="$flags -march=armv8.2-a+dotprod" ;;
     esac
-    object=$out/$(basename "$source" .c).o
     # shellcheck disable=SC2086
-    $cc $flags $arch -O3 -ffp-contract=off -fno-math-errno -c "$source" -o "$object"
-    objects="$objects $object"
-done
-for source in tests/kernels/oracle.c tests/kernels/world.c; do
-    object=$out/$(basename "$source" .c).o
+    exec $cc $flags -O3 -ffp-contract=off -fno-math-errno -c "$2" -o "$out/backend/$(basename "$2" .c).o"
+    ;;
+tests/kernels/*)
     # shellcheck disable=SC2086
-    $cc $flags -Itests -c "$source" -o "$object"
-    objects="$objects $object"
-done
-for test in tests/unit/kernels_*.c; do
-    program=$out/unit_$(basename "$test" .c)
+    exec $cc $flags -Itests -c "$2" -o "$out/backend/$(basename "$2" .c).o"
+    ;;
+tests/unit/*)
+    program=$out/unit_$(basename "$2" .c)
     # shellcheck disable=SC2086
     $cc $flags -Itests -Itests/neon -DLLM_DATA="\"$PWD/tests/data/llm\"" -DTEST_DATA="\"$PWD/tests/unit\"" \
-        -DBUILD_DIR="\"$PWD/$out\"" "$test" $objects -static -pthread -lm -o "$program"
-    echo "$program"
-    $qemu "$program"
-done
+        -DBUILD_DIR="\"$PWD/$out\"" "$2" "$out"/backend/*.o -static -pthread -lm -o "$program"
+    if $qemu "$program" >"$program.log" 2>&1; then
+        echo "$program: $(grep -c ': ok$' "$program.log") passed"
+        exit 0
+    fi
+    cat "$program.log" >&2
+    echo "$program: failed" >&2
+    exit 1
+    ;;
+esac
+
+rm -rf "$out/backend"
+mkdir -p "$out/backend"
+each() {
+    printf '%s\n' "$@" | xargs -P "$(nproc)" -n 1 tests/neon/run.sh "$out"
+}
+# shellcheck disable=SC2046
+each $(ls kernels/cpu/*.c tests/kernels/oracle.c tests/kernels/world.c | grep -v '_avx2\.c$\|_avx512\.c$')
+# The longest first.
+# shellcheck disable=SC2046
+each $(ls -r tests/unit/kernels_*.c)

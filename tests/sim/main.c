@@ -16,7 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SEEDS = 500 };
+#ifndef SEEDS
+#define SEEDS 500
+#endif
 
 // Seeds that find a fault we had, were it there again. They must be looked for anew when plan.c
 // draws otherwise.

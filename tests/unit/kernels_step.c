@@ -36,7 +36,12 @@ static const struct {
     {"odd heads", {2, 32, 5, 5, 8, 64, 33, 0, 1, 4, 100, 1, 1e-5f, 0, 1, false, true, 0}},
     {"no rope", {1, 64, 40, 1, 6, 32, 40, 65, 0, 0, 1, 1, 1e-5f, 0, 1, false, false, 0}},
 };
+// An emulator takes long for the oracle; every window is shorter than this, too.
+#if defined(__aarch64__)
+enum { SHAPES = sizeof shapes / sizeof *shapes, LONG = 80 };
+#else
 enum { SHAPES = sizeof shapes / sizeof *shapes, LONG = 150 };
+#endif
 
 static void random_tokens(uint64_t seed, uint32_t vocab, int32_t *token, uint32_t n)
 {
@@ -148,8 +153,8 @@ static void cutting_changes_no_bit(void **state)
             float *first = calloc(1, bytes), *have = calloc(1, bytes);
             static const struct {
                 uint32_t threads, chunk;
-            } ways[] = {{1, 64}, {2, 1}, {1, 1}, {3, 7}, {4, 64}, {4, 3}};
-            uint32_t n_ways = 1 + world_cases(sizeof ways / sizeof *ways - 1);
+            } ways[] = {{1, 64}, {2, 1}, {4, 3}, {3, 7}, {4, 64}, {1, 1}};
+            uint32_t n_ways = world_ways(sizeof ways / sizeof *ways);
             for (size_t c = 0; c < n_ways; c++) {
                 struct world_options o = options(s, sets[i], ways[c].threads);
                 o.max_context = 512;
