@@ -132,6 +132,7 @@ void row(const model &m, const std::string &what, const std::vector<sequence> &s
     world w(m, seqs);
     if (older) {
         w.s->v.hopper = false;
+        prefill_size(&w.s->v);
         decode_size(&w.s->v, false);
     }
     std::string name = std::string(m.name) + ", " + what;

@@ -36,7 +36,9 @@ void prefill_run(const session_view &, const attend_args &, uint32_t m, cudaStre
 enum { DECODE_CTAS_MOST = 444 }; // 148 processors, three a processor
 void decode_size(session_view *, bool has_clusters);
 uint64_t decode_parts_bytes(const sv_limits *);
-uint32_t prefill_tile_rows(const sv_limits *);
+uint32_t prefill_tile_rows(uint32_t head_dim); // at least
+void prefill_size(session_view *);             // from hopper and head_dim
+bool hopper_takes(const session_view &);       // this shape, on a device of sm_90
 
 static __device__ __forceinline__ uint32_t shared_address(const void *p)
 {

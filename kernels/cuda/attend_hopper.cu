@@ -2,393 +2,429 @@
 /*
  * attend_hopper - attend_prefill's work by sm_90a's products of warpgroups.
  *
- * shape    a tile of 128 rows a CTA, 64 a warpgroup; head_dim up to 128, padded with zeros to 64 or
- *          128; keys in tiles of as many. With 64, weighing takes as long as the products, and of
- *          two CTAs a processor one does this while the other does that
- * overlap  while a tile's V is multiplied, the scores of the next are weighed; its scores' product
- *          is started just before. K is copied two tiles ahead, V one; the next tile of rows
- *          begins to be copied while the last V of this one is multiplied
+ * shape    a tile of rows a CTA, 64 a warpgroup: 128 rows, or 192 where head_dim is at most 64;
+ *          head_dim up to 128, padded with zeros to 64 or 128; keys in tiles of 128
+ * roles    the first warpgroup copies: a warp K, a warp V (a box of the tensor for each block and
+ *          64 columns), two the next tile of q. The others multiply
+ * overlap  while a tile's V is multiplied, the scores of the next are weighed, within a
+ *          warpgroup; and warpgroups take turns to start their products, so that one weighs while
+ *          the others' products run (after FlashAttention-3, arXiv 2407.08608, section 3)
+ * tiles    a CTA takes its next one when it starts to copy the last keys of this one
+ * traffic  K and V from the L2 once a tile of rows: at 600 TFLOP/s, head_dim 128, 4.7 TB/s
+ * work     4 head_dim FLOP a row and key, and an exponential: of a tile of 64 x 128 scores, 1024
+ *          cycles of the tensor core at head_dim 128, 512 at 64, and 512 of the exponential's unit
  * order    of the keys: a row's sum depends on nothing else
  * oracle   tests/cuda/attend.cu
  */
-#include "cuda/attend_prefill.h"
-#include "cuda/wgmma.h"
+#include "cuda/attend_rows.h"
+#include "cuda/roles.h"
 
+#include <cudaTypedefs.h>
 #include <type_traits>
-
-template <int D> struct hopper_shape {
-    enum {
-        THREADS = 256,
-        TILE_ROWS = 128,
-        GROUP_ROWS = 64,        // of a warpgroup
-        CTAS = D == 64 ? 2 : 1, // of a processor
-        KEYS = D == 64 ? 64 : 128,
-        PANELS = D / 64,
-        Q_PANEL = TILE_ROWS * 128, // bytes
-        K_PANEL = KEYS * 128,      // of V too
-        Q_BYTES = PANELS * Q_PANEL,
-        K_BYTES = PANELS * K_PANEL,
-        SHARED_BYTES = Q_BYTES + 4 * K_BYTES + 1024, // two of K, two of V; 1024 to align them
-        PIECES = D / 8,                              // of 16 bytes, in a row
-        STEP = THREADS / PIECES,                     // rows that all threads copy at once
-        ROUNDS = KEYS / STEP,
-        Q_ROUNDS = TILE_ROWS / STEP
-    };
-};
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// Where 16-byte piece `piece` of row `row` lies in a tile of such panels.
-template <int PANEL>
-static __device__ __forceinline__ uint32_t panel_place(uint32_t row, uint32_t piece)
+// Barriers by number; 0 is all threads'. Behind TURN and OWN, one a warpgroup that multiplies.
+enum { COPIERS = 1, TURN = 2, OWN = 5, Q_WARPS = 2, GROUP_THREADS = 128 };
+
+/*
+ * full: what was copied is there; empty: nobody reads it any more. A half of q comes with which
+ * tile of rows it is; beyond the last one: the end.
+ */
+template <int D> struct hopper_shared {
+    enum { HALVES = hopper_shape<D>::HALVES, STAGES = hopper_shape<D>::STAGES };
+    uint64_t q_full[HALVES], q_empty[HALVES], k_full[STAGES], k_empty[STAGES], v_full[STAGES],
+        v_empty[STAGES];
+    alignas(prefill_tile) char tile[HALVES][sizeof(prefill_tile)];
+    uint32_t number[HALVES];
+
+    __device__ const prefill_tile &of(uint32_t half) const
+    {
+        return *(const prefill_tile *)tile[half];
+    }
+
+    __device__ void init()
+    {
+        constexpr uint32_t WARPS = GROUP_THREADS / WARP, READERS = WARPS * hopper_shape<D>::GROUPS;
+        for (uint32_t i = 0; i < HALVES; i++) {
+            phase_init(&q_full[i], Q_WARPS * WARP);
+            phase_init(&q_empty[i], READERS);
+        }
+        for (uint32_t i = 0; i < STAGES; i++) {
+            phase_init(&k_full[i], 1);
+            phase_init(&k_empty[i], READERS);
+            phase_init(&v_full[i], 1);
+            phase_init(&v_empty[i], READERS);
+        }
+        phases_publish();
+    }
+};
+
+// Two warps': rows of q, as the KV's type.
+template <class T, int D>
+static __device__ void copy_q(const session_view &v, const bf16 *q, const prefill_tile &t, char *to)
 {
-    return piece / 8 * PANEL + row * 128 + (((piece ^ row) & 7) << 4);
-}
-
-// Copies this thread's share of a tile of keys: one piece of each of its rows.
-template <class T, int D> struct hopper_reader {
     using shape = hopper_shape<D>;
-    uint32_t row, to, q_to; // the first row; where it lies in a tile of K, of Q
-    uint64_t first;         // element of a KV block
-    bool column;
-
-    __device__ hopper_reader(const session_view &v)
-    {
-        uint32_t piece = threadIdx.x % shape::PIECES;
-        row = threadIdx.x / shape::PIECES;
-        // STEP is a multiple of 8: the piece lies alike in every round.
-        to = panel_place<shape::K_PANEL>(row, piece);
-        q_to = panel_place<shape::Q_PANEL>(row, piece);
-        column = 8 * piece < v.head_dim;
-        first = (uint64_t)(row % SV_BLOCK) * v.kv_heads * v.head_dim + 8 * piece;
-    }
-
-    __device__ void look_up(const prefill_tile &t, uint32_t tile, int32_t (&page)[shape::ROUNDS])
-    {
-        uint32_t last = (t.to - 1) / SV_BLOCK;
-#pragma unroll
-        for (uint32_t i = 0; i < shape::ROUNDS; i++) {
-            uint32_t key = tile * shape::KEYS + i * shape::STEP + row;
-            page[i] = __ldcg(t.pages + min(key / SV_BLOCK, last));
-        }
-    }
-
-    // Keys that nobody sees may hold anything, and zero times NaN is NaN.
-    __device__ void copy(const session_view &v, const void *kv, uint32_t layer,
-                         const prefill_tile &t, uint32_t tile, const int32_t (&page)[shape::ROUNDS],
-                         uint32_t at) const
-    {
-        uint32_t block = SV_BLOCK * v.kv_heads * v.head_dim;
-        const T *from =
-            (const T *)kv + (uint64_t)layer * v.n_blocks * block + t.head * v.head_dim + first;
-#pragma unroll
-        for (uint32_t i = 0; i < shape::ROUNDS; i++) {
-            uint32_t key = tile * shape::KEYS + i * shape::STEP + row;
-            bool there = key - t.from < t.to - t.from && column;
-            copy_wide(at + to + i * shape::STEP * 128, from + (uint64_t)(uint32_t)page[i] * block,
-                      there);
-        }
-    }
-
-    __device__ void copy_q(const session_view &v, const bf16 *q, const prefill_tile &t,
-                           char *at) const
-    {
-        uint32_t piece = threadIdx.x % shape::PIECES;
+    constexpr uint32_t STEP = Q_WARPS * WARP / shape::PIECES; // rows at once
+    uint32_t thread = threadIdx.x % (Q_WARPS * WARP), piece = thread % shape::PIECES;
+    bool column = 8 * piece < v.head_dim;
 #pragma unroll 2
-        for (uint32_t i = 0; i < shape::Q_ROUNDS; i++) {
-            uint32_t r = i * shape::STEP + row;
-            bool there = r < t.rows && column;
-            const bf16 *from = q + (there ? t.at(v, r) + 8 * piece : 0);
-            char *here = at + q_to + i * shape::STEP * 128;
-            if constexpr (std::is_same<T, bf16>::value) {
-                copy_wide(shared_address(here), from, there);
-            } else {
-                uint4 x = there ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
-                *(uint4 *)here = make_uint4(from_bf16<T>(x.x), from_bf16<T>(x.y), from_bf16<T>(x.z),
-                                            from_bf16<T>(x.w));
-            }
+    for (uint32_t r = thread / shape::PIECES; r < shape::TILE_ROWS; r += STEP) {
+        bool there = r < t.rows && column;
+        const bf16 *from = q + (there ? t.at(v, r) + 8 * piece : 0);
+        char *here = to + panel_place<shape::Q_PANEL>(r, piece);
+        if constexpr (std::is_same<T, bf16>::value) {
+            copy_wide(shared_address(here), from, there);
+        } else {
+            uint4 x = there ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
+            *(uint4 *)here = make_uint4(from_bf16<T>(x.x), from_bf16<T>(x.y), from_bf16<T>(x.z),
+                                        from_bf16<T>(x.w));
         }
     }
-};
-
-// This lane's two rows (lane / 4 and that + 8 of its warp's 16): scores of a tile, weights, sums.
-template <class T, int D> struct hopper_rows {
-    using shape = hopper_shape<D>;
-    enum { N = shape::KEYS / 8, DEEP = shape::KEYS / 16 };
-    float score[N][4], sum[D / 8][4], most[2], weight[2], shrink[2];
-    uint32_t p[DEEP][4];
-    bool shrinks;
-
-    __device__ void start()
-    {
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            most[h] = -INFINITY;
-            weight[h] = 0;
-        }
-#pragma unroll
-        for (int i = 0; i < D / 8; i++)
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                sum[i][j] = 0;
-    }
-
-    __device__ void multiply_k(uint32_t q, uint32_t k)
-    {
-#pragma unroll
-        for (uint32_t i = 0; i < D / 16; i++) {
-            uint32_t at = i % 4 * 32;
-            wgmma_rows<T>(score, wgmma_operand(q + i / 4 * shape::Q_PANEL + at, 16),
-                          wgmma_operand(k + i / 4 * shape::K_PANEL + at, 16), i > 0);
-        }
-        wgmma_commit();
-    }
-
-    __device__ void multiply_v(uint32_t v)
-    {
-#pragma unroll
-        for (uint32_t i = 0; i < DEEP; i++)
-            wgmma_columns<T>(sum, p[i], wgmma_operand(v + i * 16 * 128, (uint32_t)shape::K_PANEL));
-        wgmma_commit();
-    }
-
-    __device__ void mask(const prefill_tile &t, uint32_t row, uint32_t key, uint32_t window)
-    {
-        uint32_t lane = threadIdx.x % WARP;
-#pragma unroll
-        for (uint32_t h = 0; h < 2; h++) {
-            uint32_t end = t.position(row + 8 * h) + 1;
-#pragma unroll
-            for (uint32_t n = 0; n < N; n++)
-#pragma unroll
-                for (uint32_t j = 0; j < 2; j++) {
-                    uint32_t x = key + 8 * n + 2 * (lane % 4) + j;
-                    if (x >= end || (window && x + window < end))
-                        score[n][2 * h + j] = -INFINITY;
-                }
-        }
-    }
-
-    // Scores into weights; `shrink` is what the sums then need, where `shrinks`.
-    __device__ void weigh(float scale)
-    {
-        float now[2];
-        bool higher = false;
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            now[h] = score[0][2 * h];
-#pragma unroll
-            for (int n = 0; n < N; n++)
-                now[h] = fmaxf(now[h], fmaxf(score[n][2 * h], score[n][2 * h + 1]));
-            now[h] = most_of_row(now[h]) * scale;
-            higher = higher || now[h] > most[h] + SLACK;
-        }
-        shrinks = __any_sync(~0u, higher);
-        if (shrinks) {
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                float base = fmaxf(most[h], now[h]);
-                shrink[h] = power_of_two(most[h] - (base == -INFINITY ? 0 : base));
-                most[h] = base;
-                weight[h] *= shrink[h];
-            }
-        }
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float base = most[h] == -INFINITY ? 0 : most[h], all[2] = {0, 0};
-#pragma unroll
-            for (int n = 0; n < N; n++)
-#pragma unroll
-                for (int j = 0; j < 2; j++) {
-                    float x = power_of_two(fmaf(score[n][2 * h + j], scale, -base));
-                    score[n][2 * h + j] = x;
-                    all[j] += x;
-                }
-            weight[h] += all[0] + all[1];
-        }
-    }
-
-    // Weights into an operand; the sums must not be in a product any more.
-    __device__ void settle()
-    {
-        if (shrinks) {
-#pragma unroll
-            for (int i = 0; i < D / 8; i++)
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    sum[i][j] *= shrink[j / 2];
-        }
-#pragma unroll
-        for (int i = 0; i < DEEP; i++)
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                p[i][j] =
-                    pack<T>(score[2 * i + j / 2][j % 2 * 2], score[2 * i + j / 2][j % 2 * 2 + 1]);
-    }
-
-    // Through as many rows, at `at`, of a tile of keys in shared memory that nobody else uses.
-    __device__ void write(const session_view &v, bf16 *out, const prefill_tile &t,
-                          uint32_t first_row, char *at) const
-    {
-        uint32_t lane = threadIdx.x % WARP;
-#pragma unroll
-        for (uint32_t h = 0; h < 2; h++) {
-            float share = one_over(sum_of_row(weight[h]));
-            uint32_t row = lane / 4 + 8 * h;
-#pragma unroll
-            for (uint32_t i = 0; i < D / 8; i++)
-                *(uint32_t *)(at + panel_place<shape::K_PANEL>(row, i) + 4 * (lane % 4)) =
-                    pack<bf16>(sum[i][2 * h] * share, sum[i][2 * h + 1] * share);
-        }
-        __syncwarp();
-        for (uint32_t i = lane; i < ROWS * shape::PIECES; i += WARP) {
-            uint32_t row = i / shape::PIECES, piece = i % shape::PIECES;
-            if (first_row + row < t.rows && 8 * piece < v.head_dim)
-                *(uint4 *)(out + t.at(v, first_row + row) + 8 * piece) =
-                    *(const uint4 *)(at + panel_place<shape::K_PANEL>(row, piece));
-        }
-    }
-};
-
-// What all threads copied can be multiplied; what all multiplied before can be overwritten.
-static __device__ __forceinline__ void tiles_are_here()
-{
     copies_commit();
     copies_wait<0>();
     wgmma_publish();
-    __syncthreads();
 }
 
+/*
+ * One warp's: the tiles of K or of V that a tile of rows sees. Keys that nobody sees may hold
+ * anything. Scores of such are masked, but a weight of zero times NaN is NaN: so of V the block
+ * that is not whole is copied key by key, with zeros behind. Blocks beyond are outside of the
+ * tensor, whose box comes as zeros.
+ */
+template <class T, int D, bool IS_V> struct hopper_copier {
+    using shape = hopper_shape<D>;
+    enum {
+        OUTSIDE = -SV_BLOCK,
+        AHEAD = WARP / shape::PAGES, // tiles whose blocks are looked up, a lane a block
+        TOGETHER = 4                 // blocks; bounds the registers
+    };
+    const CUtensorMap *map;
+    uint64_t *full, *empty;
+    uint32_t to;     // stages
+    uint32_t at = 0; // tiles of keys so far
+
+    // Where the block of number `page` begins, counted in keys of the layer.
+    static __device__ int32_t look_up(const prefill_tile &t, uint32_t page)
+    {
+        uint32_t end = IS_V ? t.to / SV_BLOCK : (t.to - 1) / SV_BLOCK + 1;
+        bool there = page >= t.from / SV_BLOCK && page < end;
+        return there ? __ldcg(t.pages + page) * SV_BLOCK : (int32_t)OUTSIDE;
+    }
+
+    // Of V, the keys of the last block.
+    __device__ void copy_rest(const session_view &v, uint32_t layer, const prefill_tile &t,
+                              uint32_t stage) const
+    {
+        uint32_t page = t.to / SV_BLOCK, lane = threadIdx.x % WARP, row = v.kv_heads * v.head_dim;
+        uint64_t block = (uint64_t)layer * v.n_blocks + (uint32_t)__ldcg(t.pages + page);
+        const T *from = (const T *)v.v + block * SV_BLOCK * row + t.head * v.head_dim;
+#pragma unroll 2
+        for (uint32_t i = lane; i < SV_BLOCK * shape::PIECES; i += WARP) {
+            uint32_t key = i / shape::PIECES, piece = i % shape::PIECES;
+            bool there = key < t.to % SV_BLOCK && 8 * piece < v.head_dim;
+            uint32_t place =
+                panel_place<shape::K_PANEL>(page % shape::PAGES * SV_BLOCK + key, piece);
+            copy_wide(to + stage * shape::K_BYTES + place,
+                      from + (there ? key * row + 8 * piece : 0), there);
+        }
+        copies_commit();
+        copies_wait<0>();
+        wgmma_publish();
+        __syncwarp();
+    }
+
+    // before_last() is called as soon as it is the last tile of keys' turn.
+    template <class F>
+    __device__ void copy(const session_view &v, uint32_t layer, const prefill_tile &t,
+                         F before_last)
+    {
+        uint32_t lane = threadIdx.x % WARP, tile = t.from / shape::KEYS;
+        const uint32_t last = (t.to - 1) / shape::KEYS, to_rest = IS_V ? t.to % SV_BLOCK : 0;
+        const int32_t head = (int32_t)t.head;
+        int32_t block = OUTSIDE, block_after = look_up(t, tile * shape::PAGES + lane);
+        for (uint32_t n = 0; tile <= last; tile++, n++, at++) {
+            if (n % AHEAD == 0) {
+                block = block_after;
+                block_after = look_up(t, (tile + AHEAD) * shape::PAGES + lane);
+            }
+            if (tile == last)
+                before_last();
+            uint32_t stage = at % shape::STAGES, here = to + stage * shape::K_BYTES;
+            bool rest = tile == last && to_rest > 0;
+            uint32_t left_out = rest ? t.to / SV_BLOCK % shape::PAGES : (uint32_t)shape::PAGES;
+            phase_wait(empty + stage, at / shape::STAGES + 1);
+            if (lane == 0)
+                phase_expect(full + stage,
+                             shape::K_BYTES - (rest ? shape::PANELS * shape::PAGE_PANEL : 0));
+#pragma unroll
+            for (uint32_t j = 0; j < shape::PAGES; j += TOGETHER) {
+                int32_t key[TOGETHER];
+#pragma unroll
+                for (uint32_t i = 0; i < TOGETHER; i++)
+                    key[i] = __shfl_sync(~0u, block, n % AHEAD * shape::PAGES + j + i);
+                if (is_elected())
+#pragma unroll
+                    for (uint32_t i = 0; i < TOGETHER; i++)
+#pragma unroll
+                        for (uint32_t p = 0; p < shape::PANELS && j + i != left_out; p++)
+                            box_copy(here + p * shape::K_PANEL + (j + i) * shape::PAGE_PANEL, map,
+                                     (int32_t)(64 * p), head, key[i], full + stage);
+            }
+            if (rest)
+                copy_rest(v, layer, t, stage);
+            if (lane == 0)
+                phase_arrive(full + stage);
+        }
+    }
+};
+
 template <class T, int D>
-static __device__ void attend_all(const session_view &v, const attend_args &a, char *shared,
-                                  uint32_t n_tiles, uint32_t *next)
+static __device__ void copy_all(const session_view &v, const attend_args &a, const CUtensorMap *k,
+                                const CUtensorMap *values, char *shared, hopper_shared<D> &s,
+                                uint32_t n_tiles)
 {
     using shape = hopper_shape<D>;
-    constexpr uint32_t SIZE = shape::K_BYTES;
-    uint32_t q = shared_address(shared), k = q + shape::Q_BYTES, values = k + 2 * SIZE;
-    uint32_t group = threadIdx.x / 128, warp_row = threadIdx.x / WARP * ROWS;
-    uint32_t row = warp_row + threadIdx.x % WARP / 4;
-    uint32_t i = blockIdx.x;
-    if (i >= n_tiles)
-        return;
-    hopper_reader<T, D> in(v);
-    int32_t page[shape::ROUNDS], page_after[shape::ROUNDS]; // of the tiles of V, K copied next
-    prefill_tile t(v, i, shape::TILE_ROWS, a.window);
-    in.look_up(t, t.from / shape::KEYS, page);
-    in.copy_q(v, a.q, t, shared);
-    in.copy(v, v.k, a.layer, t, t.from / shape::KEYS, page, k);
-    for (;;) {
-        uint32_t tile = t.from / shape::KEYS, last = (t.to - 1) / shape::KEYS, odd = 0;
-        // Of this warp's rows: the keys that all see are [from, sure).
-        uint32_t sure = t.position(warp_row) + 1;
-        uint32_t from = first_key(t.position(warp_row + ROWS - 1), a.window);
-        auto masked = [&](uint32_t key) { return key + shape::KEYS > sure || key < from; };
-        in.look_up(t, tile + 1, page_after);
-        hopper_rows<T, D> r;
-        tiles_are_here();
-        if (threadIdx.x == 0)
-            *next = take_tile(v);
-        uint32_t my_q = q + group * shape::GROUP_ROWS * 128;
-        wgmma_begin();
-        r.multiply_k(my_q, k);
-        r.start();
-        // From here on V is copied one tile ahead of its product, K two.
-        auto copy_ahead = [&](uint32_t of_v) {
-            in.copy(v, v.v, a.layer, t, of_v, page, values + (odd ? SIZE : 0));
-            if (of_v < last)
-                in.copy(v, v.k, a.layer, t, of_v + 1, page_after, k + (odd ? 0 : SIZE));
-#pragma unroll
-            for (int j = 0; j < shape::ROUNDS; j++)
-                page[j] = page_after[j];
-            in.look_up(t, of_v + 2, page_after);
-        };
-        copy_ahead(tile);
-        wgmma_wait<0>();
-        wgmma_own(r.score);
-        if (masked(tile * shape::KEYS))
-            r.mask(t, row, tile * shape::KEYS, a.window);
-        r.weigh(a.scale);
-        r.settle();
-        for (; tile < last; tile++) {
-            odd ^= 1;
-            tiles_are_here();
-            wgmma_begin();
-            r.multiply_k(my_q, k + (odd ? SIZE : 0));
-            r.multiply_v(values + (odd ? 0 : SIZE));
-            copy_ahead(tile + 1);
-            wgmma_wait<1>();
-            wgmma_own(r.score);
-            uint32_t key = (tile + 1) * shape::KEYS;
-            if (masked(key))
-                r.mask(t, row, key, a.window);
-            r.weigh(a.scale);
-            wgmma_wait<0>();
-            wgmma_own(r.sum);
-            wgmma_own(r.p);
-            r.settle();
+    uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, next = blockIdx.x;
+    uint32_t stages = shared_address(shared) + shape::HALVES * shape::Q_BYTES;
+    hopper_copier<T, D, false> of_k = {k, s.k_full, s.k_empty, stages};
+    hopper_copier<T, D, true> of_v = {values, s.v_full, s.v_empty,
+                                      stages + shape::STAGES * shape::K_BYTES};
+    for (uint32_t turn = 0;; turn++) {
+        uint32_t half = turn % shape::HALVES;
+        if (warp == 0) {
+            phase_wait(&s.q_empty[half], turn / shape::HALVES + 1);
+            if (lane == 0) { // who alone knows `next`
+                s.number[half] = next;
+                if (next < n_tiles)
+                    *(prefill_tile *)s.tile[half] =
+                        prefill_tile(v, next, shape::TILE_ROWS, a.window);
+            }
         }
-        tiles_are_here();
-        wgmma_begin();
-        r.multiply_v(values + (odd ? SIZE : 0));
-        prefill_tile done = t;
-        i = *next;
-        if (i < n_tiles) {
-            t = prefill_tile(v, i, shape::TILE_ROWS, a.window);
-            in.look_up(t, t.from / shape::KEYS, page);
-            in.copy_q(v, a.q, t, shared);
-            in.copy(v, v.k, a.layer, t, t.from / shape::KEYS, page, k);
+        meet(COPIERS, GROUP_THREADS);
+        bool end = s.number[half] >= n_tiles;
+        const prefill_tile &t = s.of(half);
+        if (warp >= 4 - Q_WARPS) {
+            if (!end)
+                copy_q<T, D>(v, a.q, t, shared + half * shape::Q_BYTES);
+            phase_arrive(&s.q_full[half]);
+        } else if (!end && warp == 0) {
+            of_k.copy(v, a.layer, t, [&] {
+                if (lane == 0)
+                    next = take_tile(v);
+            });
+        } else if (!end) {
+            of_v.copy(v, a.layer, t, [] {});
         }
-        wgmma_wait<0>();
-        wgmma_own(r.sum);
-        // The other tile of K is free, and that of V.
-        char *spare =
-            shared + shape::Q_BYTES + (warp_row < shape::KEYS ? SIZE : (odd ? 2 : 3) * SIZE);
-        r.write(v, a.out, done, warp_row, spare + warp_row % shape::KEYS * 128);
-        if (i >= n_tiles)
+        if (end)
             break;
     }
+    if (n_tiles > 0 && threadIdx.x == 0)
+        end_tiles(v);
+}
+
+// Of a warp whose products have read it.
+static __device__ __forceinline__ void give_back(uint64_t *empty)
+{
+    if (threadIdx.x % WARP == 0)
+        phase_arrive(empty);
+}
+
+/*
+ * Each turn multiplies the next K and the V before it. When that V was the last of its rows, the
+ * next K is the first that the next tile of rows sees: so only a CTA's first and last products are
+ * without company.
+ */
+template <class T, int D>
+static __device__ void multiply_all(const session_view &v, const attend_args &a, char *shared,
+                                    hopper_shared<D> &s, uint32_t n_tiles)
+{
+    using shape = hopper_shape<D>;
+    constexpr uint32_t STAGES = shape::STAGES, HALVES = shape::HALVES;
+    uint32_t q = shared_address(shared), k = q + HALVES * shape::Q_BYTES;
+    uint32_t values = k + STAGES * shape::K_BYTES;
+    uint32_t group = threadIdx.x / GROUP_THREADS - 1;
+    uint32_t warp_row = threadIdx.x / WARP * ROWS - GROUP_THREADS / WARP * ROWS;
+    uint32_t row = warp_row + threadIdx.x % WARP / 4;
+    uint32_t at = 0, turn = 0; // tiles of V multiplied so far; of rows
+    // Of this tile of rows: the tile of keys whose scores are next, the last one; of this warp's
+    // rows: the keys that all see are [from, sure); where q lies.
+    uint32_t tile, last, from, sure, my_q;
+    auto stage_of = [](uint32_t n) { return n % STAGES; };
+    auto round_of = [](uint32_t n) { return n / STAGES; };
+    auto pass_turn = [&] {
+        if (shape::TAKES_TURNS)
+            check_in(TURN + (group + 1) % shape::GROUPS, 2 * GROUP_THREADS);
+    };
+    auto take_rows = [&] { // false: that was all
+        uint32_t half = turn % HALVES;
+        phase_wait(&s.q_full[half], turn / HALVES);
+        if (s.number[half] >= n_tiles)
+            return false;
+        const prefill_tile &t = s.of(half);
+        tile = t.from / shape::KEYS;
+        last = (t.to - 1) / shape::KEYS;
+        sure = t.position(warp_row) + 1;
+        from = first_key(t.position(warp_row + ROWS - 1), a.window);
+        my_q = q + half * shape::Q_BYTES + group * shape::GROUP_ROWS * 128;
+        return true;
+    };
+    hopper_rows<T, D> r;
+    auto weigh = [&](uint32_t nth) {
+        uint32_t key = tile * shape::KEYS;
+        wgmma_own(r.score);
+        give_back(&s.k_empty[stage_of(nth)]);
+        if (key + shape::KEYS > sure || key < from)
+            r.mask(s.of(turn % HALVES), row, key, a.window);
+        r.weigh(a.scale);
+    };
+    auto write = [&](uint32_t half, const float(&weight)[2]) {
+        meet(OWN + group, GROUP_THREADS); // its products read this q no more
+        r.write(v, a.out, s.of(half), weight, warp_row,
+                shared + half * shape::Q_BYTES + warp_row * 128);
+        __syncwarp();
+        give_back(&s.q_empty[half]);
+    };
+    if (!take_rows())
+        return;
+    if (group == shape::GROUPS - 1)
+        pass_turn(); // the first is the first one's
+    phase_wait(&s.k_full[0], 0);
+    wgmma_begin();
+    r.multiply_k(my_q, k);
+    r.start();
+    r.clear();
+    wgmma_wait<0>();
+    weigh(0);
+    r.settle();
+    for (;; at++) {
+        bool ends = tile == last;
+        tile++;
+        turn += ends;
+        if (ends && !take_rows())
+            break;
+        phase_wait(&s.k_full[stage_of(at + 1)], round_of(at + 1));
+        phase_wait(&s.v_full[stage_of(at)], round_of(at));
+        if (shape::TAKES_TURNS)
+            meet(TURN + group, 2 * GROUP_THREADS);
+        wgmma_begin();
+        r.multiply_k(my_q, k + stage_of(at + 1) * shape::K_BYTES);
+        r.multiply_v(values + stage_of(at) * shape::K_BYTES);
+        pass_turn();
+        const float weight[2] = {r.weight[0], r.weight[1]};
+        if (ends)
+            r.start();
+        wgmma_wait<1>();
+        weigh(at + 1);
+        wgmma_wait<0>();
+        wgmma_own(r.sum);
+        wgmma_own(r.p);
+        give_back(&s.v_empty[stage_of(at)]);
+        if (ends) {
+            write((turn - 1) % HALVES, weight);
+            r.clear();
+        }
+        r.settle();
+    }
+    phase_wait(&s.v_full[stage_of(at)], round_of(at));
+    wgmma_begin();
+    r.multiply_v(values + stage_of(at) * shape::K_BYTES);
+    wgmma_wait<0>();
+    wgmma_own(r.sum);
+    write((turn - 1) % HALVES, r.weight);
 }
 #endif
 
 template <class T, int D>
-static __global__ void __launch_bounds__(hopper_shape<D>::THREADS, hopper_shape<D>::CTAS)
-    hopper_kernel(const __grid_constant__ session_view v, const __grid_constant__ attend_args a)
+static __global__ void __launch_bounds__(hopper_shape<D>::THREADS, 1)
+    hopper_kernel(const __grid_constant__ session_view v, const __grid_constant__ attend_args a,
+                  const __grid_constant__ CUtensorMap k, const __grid_constant__ CUtensorMap values)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ char unaligned[];
-    __shared__ uint32_t next;
+    __shared__ hopper_shared<D> s;
     char *shared = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
     uint32_t n = __ldcg(v.jobs + JOB_TILES) * v.kv_heads;
     let_next_start();
+    if (n > 0 && threadIdx.x == 0) {
+        box_ahead(&k);
+        box_ahead(&values);
+        s.init();
+    }
+    __syncthreads();
     wait_previous();
-    attend_all<T, D>(v, a, shared, n, &next);
-    if (n > 0 && threadIdx.x == 0)
-        end_tiles(v);
+    if (n == 0)
+        return; // a step of single tokens
+    if (threadIdx.x < GROUP_THREADS) {
+        registers_give<hopper_shape<D>::COPY_REGISTERS>();
+        copy_all<T, D>(v, a, &k, &values, shared, s, n);
+    } else {
+        registers_take<hopper_shape<D>::MULTIPLY_REGISTERS>();
+        multiply_all<T, D>(v, a, shared, s, n);
+    }
 #else
     (void)v;
     (void)a;
+    (void)k;
+    (void)values;
     __trap(); // hopper_run() does not start it
 #endif
+}
+
+// K or V of a layer, [keys][kv_heads][head_dim]; a box is a block's 16 keys and 64 columns of a
+// head.
+static bool describe(const session_view &v, const void *kv, CUtensorMap *ret)
+{
+    static const PFN_cuTensorMapEncodeTiled_v12000 encode = [] {
+        void *found = NULL;
+        cudaDriverEntryPointQueryResult result;
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault,
+                                         &result);
+        return (PFN_cuTensorMapEncodeTiled_v12000)found;
+    }();
+    const cuuint64_t row = 2ull * v.head_dim, keys = (cuuint64_t)v.n_blocks * SV_BLOCK;
+    const cuuint64_t size[] = {v.head_dim, v.kv_heads, keys}, stride[] = {row, row * v.kv_heads};
+    const cuuint32_t box[] = {64, 1, SV_BLOCK}, step[] = {1, 1, 1};
+    return encode && keys <= INT32_MAX &&
+           encode(ret, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)kv, size, stride, box, step,
+                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
 template <class T, int D>
 static void run(const session_view &v, const attend_args &a, uint32_t m, cudaStream_t q)
 {
     using shape = hopper_shape<D>;
+    uint64_t before = 2ull * a.layer * v.n_blocks * SV_BLOCK * v.kv_heads * v.head_dim;
+    CUtensorMap k, values;
+    if (!describe(v, (const char *)v.k + before, &k) ||
+        !describe(v, (const char *)v.v + before, &values))
+        abort(); // hopper_takes() has seen it work
     auto kernel = hopper_kernel<T, D>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::SHARED_BYTES);
-    enqueue(kernel, prefill_grid(v, m, shape::CTAS), dim3(shape::THREADS), shape::SHARED_BYTES, q,
-            v, a);
+    enqueue(kernel, prefill_grid(v, m, 1), dim3(shape::THREADS), shape::SHARED_BYTES, q, v, a, k,
+            values);
 }
 
-bool hopper_run(const session_view &v, const attend_args &a, uint32_t m, cudaStream_t q)
+bool hopper_takes(const session_view &v)
 {
-    if (!v.hopper || v.head_dim > 128)
-        return false;
+    CUtensorMap map;
+    return v.head_dim <= 128 && v.kv_dtype != SV_F32 && describe(v, v.k, &map) &&
+           describe(v, v.v, &map);
+}
+
+uint32_t hopper_tile_rows(uint32_t head_dim)
+{
+    return head_dim > 64 ? (uint32_t)hopper_shape<128>::TILE_ROWS
+                         : (uint32_t)hopper_shape<64>::TILE_ROWS;
+}
+
+void hopper_run(const session_view &v, const attend_args &a, uint32_t m, cudaStream_t q)
+{
     bool wide = v.head_dim > 64;
     if (v.kv_dtype == SV_F16)
         wide ? run<__half, 128>(v, a, m, q) : run<__half, 64>(v, a, m, q);
     else
         wide ? run<bf16, 128>(v, a, m, q) : run<bf16, 64>(v, a, m, q);
-    return true;
 }

@@ -358,16 +358,21 @@ void prefill_run(const session_view &v, const attend_args &a, uint32_t m, cudaSt
 {
     if (m * (v.heads / v.kv_heads) <= ROWS)
         return; // no sequence can be this long
-    if (hopper_run(v, a, m, q))
-        return;
-    if (v.kv_dtype == SV_F16)
+    if (v.hopper)
+        hopper_run(v, a, m, q);
+    else if (v.kv_dtype == SV_F16)
         run_for<__half>(v, a, m, q);
     else
         run_for<bf16>(v, a, m, q);
 }
 
-uint32_t prefill_tile_rows(const sv_limits *l)
+uint32_t prefill_tile_rows(uint32_t head_dim)
 {
-    return l->head_dim <= 128 ? (uint32_t)prefill_shape<128>::TILE_ROWS
-                              : (uint32_t)prefill_shape<256>::TILE_ROWS;
+    return head_dim <= 128 ? (uint32_t)prefill_shape<128>::TILE_ROWS
+                           : (uint32_t)prefill_shape<256>::TILE_ROWS;
+}
+
+void prefill_size(session_view *v)
+{
+    v->tile_rows = v->hopper ? hopper_tile_rows(v->head_dim) : prefill_tile_rows(v->head_dim);
 }

@@ -75,5 +75,6 @@ static inline dim3 prefill_grid(const session_view &v, uint32_t m, int ctas_each
     return dim3((unsigned)(tiles < most ? tiles : most));
 }
 
-// Whether attend_hopper.cu has this shape and device; it enqueues then.
-bool hopper_run(const session_view &, const attend_args &, uint32_t m, cudaStream_t);
+// attend_hopper.cu's, which has this work where session_view.hopper says so.
+void hopper_run(const session_view &, const attend_args &, uint32_t m, cudaStream_t);
+uint32_t hopper_tile_rows(uint32_t head_dim);

@@ -32,7 +32,8 @@ uint64_t edits_of(const sv_limits *l)
 // Of rows, for the prefill kernel: every sequence may have one that is not full.
 static uint64_t tiles_of(const sv_limits *l)
 {
-    return (uint64_t)l->max_tokens * (l->heads / l->kv_heads) / prefill_tile_rows(l) + l->max_seqs;
+    return (uint64_t)l->max_tokens * (l->heads / l->kv_heads) / prefill_tile_rows(l->head_dim) +
+           l->max_seqs;
 }
 
 static uint64_t batch_words(const sv_limits *l)
@@ -205,12 +206,12 @@ int session_make(sv_dev *d, const sv_limits *l, sv_session **ret, char *why)
     v->allowed_words = (l->vocab + 31) / 32;
     v->kv_dtype = l->kv_dtype;
     v->processors = (uint32_t)d->prop.multiProcessorCount;
-    v->tile_rows = prefill_tile_rows(l);
-    v->hopper = d->prop.major == 9;
     decode_size(v, d->prop.major >= 9);
     sizes z = sizes_of(l);
     if (!make_device_parts(s, &z, why) || !make_host_parts(s, &z, why))
         return -507;
+    v->hopper = d->prop.major == 9 && hopper_takes(*v);
+    prefill_size(v);
     lay_out(l, (uint32_t *)s->batch_device, v);
     *ret = s;
     return 0;

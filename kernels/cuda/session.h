@@ -58,7 +58,7 @@ struct session_view {
     // Of the attention kernels: the device's; the decode kernel's CTAs, and how many a cluster;
     // rows of a prefill tile.
     uint32_t processors, decode_ctas, together, tile_rows;
-    bool hopper; // the device has sm_90a's products
+    bool hopper; // attend_hopper.cu has the prefill
 };
 
 struct sv_buf {

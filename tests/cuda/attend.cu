@@ -163,6 +163,7 @@ struct world {
         must(cudaMalloc(&out, 2 * rows * row), "cudaMalloc");
         if (c.older) {
             s->v.hopper = false;
+            prefill_size(&s->v);
             decode_size(&s->v, false);
         }
         lay_out_batch(l);
@@ -458,6 +459,14 @@ std::vector<sequence> skewed(uint32_t n, uint32_t longest)
     return all;
 }
 
+std::vector<sequence> short_prompts(uint32_t n)
+{
+    std::vector<sequence> all;
+    for (uint32_t i = 0; i < n; i++)
+        all.push_back({5 + i * 7 % 90, i % 5 * 13});
+    return all;
+}
+
 std::vector<test_case> large_cases()
 {
     const std::vector<sequence> mixed = {{1, 4999}, {300, 0}, {2, 130}, {1, 0},   {129, 1500},
@@ -475,6 +484,17 @@ std::vector<test_case> large_cases()
         all.push_back(make("prompt", x[0], x[1], x[2], SV_BF16, 0, prompt));
         all.push_back(make("chunk", x[0], x[1], x[2], SV_BF16, 1024, chunk));
     }
+    // Several tiles of rows a CTA; tiles of keys and blocks that end with a sequence and within.
+    const std::vector<sequence> prompts = {
+        {2100, 37}, {700, 0}, {1, 500}, {130, 4000}, {512, 1536}};
+    const uint32_t tiled[][3] = {{32, 8, 128}, {32, 8, 64}, {28, 4, 64}, {28, 4, 128}, {9, 3, 96}};
+    for (auto &x : tiled) {
+        all.push_back(make("prompts", x[0], x[1], x[2], SV_BF16, 0, prompts));
+        all.push_back(make("prompts", x[0], x[1], x[2], SV_BF16, 333, prompts));
+        all.push_back(make("short prompts", x[0], x[1], x[2], SV_BF16, 0, short_prompts(300)));
+    }
+    all.push_back(make("prompts", 32, 8, 128, SV_F16, 0, prompts));
+    all.push_back(make("prompts", 32, 8, 64, SV_F16, 0, prompts));
     for (uint32_t d : {64u, 128u, 256u})
         all.push_back(make("mixed", 16, 4, d, SV_F16, 1000, mixed));
     all.push_back(make("mixed", 8, 2, 128, SV_F32, 0, mixed));

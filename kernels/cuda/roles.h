@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/*
+ * roles - sm_90a: what a CTA needs whose warps have different tasks: barriers in shared memory that
+ * count arrivals and bytes, barriers of some of the threads, registers that one warpgroup gives to
+ * another, copies of boxes of a tensor by the copy engine.
+ *
+ * Phases   of a barrier in shared memory are numbered from 0; phase_wait() returns once the phase
+ *          of that parity is over, and at once for the phase "before the first", of parity 1.
+ * Proxies  what threads wrote to shared memory, by cp.async too, is for products and the copy
+ *          engine only after wgmma_publish() of the thread that wrote it.
+ */
+#include "cuda/attend.h"
+
+#include <cuda.h>
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+static __device__ __forceinline__ void phase_init(uint64_t *barrier, uint32_t arrivals)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(arrivals)
+                 : "memory");
+}
+
+// Of the thread that did phase_init(), before the others are let at them.
+static __device__ __forceinline__ void phases_publish()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+static __device__ __forceinline__ void phase_arrive(uint64_t *barrier)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+                 : "memory");
+}
+
+// The phase under way is over only when that many bytes more have been copied.
+static __device__ __forceinline__ void phase_expect(uint64_t *barrier, uint32_t bytes)
+{
+    asm volatile(
+        "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+        "r"(bytes)
+        : "memory");
+}
+
+static __device__ __forceinline__ bool phase_is_over(uint32_t barrier, uint32_t parity)
+{
+    uint32_t over;
+    asm volatile("{\n.reg .pred p;\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(over)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return over;
+}
+
+enum { TRIES_MOST = 1 << 22 }; // a second or more
+
+// A wait without end is made an error: a store to nowhere, since with a trap in the kernel ptxas
+// does not let the warpgroups that registers_take() use what they took (13.0).
+static __device__ __forceinline__ void phase_wait(uint64_t *barrier, uint32_t parity)
+{
+    uint32_t at = shared_address(barrier), tries = 0;
+    while (!phase_is_over(at, parity & 1))
+        if (++tries == TRIES_MOST)
+            asm volatile("st.global.u32 [%0], %1;" ::"l"(0ull), "r"(at) : "memory");
+}
+
+// Barriers of `threads` threads, whole warps: to wait for all of them, or only to be counted.
+static __device__ __forceinline__ void meet(uint32_t id, uint32_t threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+static __device__ __forceinline__ void check_in(uint32_t id, uint32_t threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Of a whole warpgroup, once.
+template <int N> static __device__ __forceinline__ void registers_give()
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+template <int N> static __device__ __forceinline__ void registers_take()
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+// True for one lane of a whole warp, the same each time. ptxas knows what it means, and issues what
+// one thread does without asking who does it.
+static __device__ __forceinline__ bool is_elected()
+{
+    uint32_t mine;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(mine));
+    return mine;
+}
+
+static __device__ __forceinline__ void box_ahead(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// One thread's: the box at (x, y, z) of the tensor; what lies outside of it comes as zeros, and
+// counts as bytes all the same.
+static __device__ __forceinline__ void box_copy(uint32_t to, const CUtensorMap *map, int32_t x,
+                                                int32_t y, int32_t z, uint64_t *barrier)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_address(barrier))
+                 : "memory");
+}
+
+#endif
