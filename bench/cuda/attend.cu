@@ -207,9 +207,14 @@ void prefill_table()
         prefill(LLAMA_1B, 4, 4096, 0, 438, older);
         prefill(LLAMA_1B, 2, 8192, 0, 456, older);
     }
-    prefill(LLAMA_8B, 1, 1024, 0, 0);
-    prefill(LLAMA_8B, 1, 8192, 0, 0);
-    prefill(LLAMA_8B, 1, 2048, 6144, 0);
+    // A prompt alone, whole and in chunks.
+    for (uint32_t tokens : {512, 1024, 2048, 4096, 8192, 16384})
+        prefill(LLAMA_8B, 1, tokens, 0, 0);
+    for (uint32_t cached : {2048, 6144, 30720})
+        prefill(LLAMA_8B, 1, 2048, cached, 0);
+    prefill(LLAMA_8B, 1, 512, 7680, 0);
+    prefill(LLAMA_1B, 1, 8192, 0, 0);
+    prefill(LLAMA_1B, 1, 2048, 30720, 0);
     prefill(LLAMA_8B, 8, 128, 0, 0);
     prefill(QWEN_06B, 1, 8192, 0, 0);
     prefill({"16/4 d256", 16, 4, 256}, 2, 8192, 0, 0);

@@ -75,7 +75,7 @@ def decode(batch, heads, kv_heads, keys, d):
 def main():
     print(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {torch.cuda.get_device_name()}")
     for d in 128, 64:
-        for batch, tokens in (16, 1024), (4, 4096), (2, 8192):
+        for batch, tokens in (16, 1024), (4, 4096), (2, 8192), (1, 8192), (1, 2048):
             prefill(batch, 32, 8, tokens, d)
     for batch, keys in (1, 1024), (1, 4096), (64, 1024), (256, 1024):
         decode(batch, 32, 8, keys, 128)
