@@ -69,22 +69,32 @@ void weights_free(sv_dev *d);
  * Programmatic dependent launch: a kernel started by enqueue() may begin while the one before it
  * still runs. Until wait_previous() it touches nothing but weights; every thread calls it.
  * let_next_start() allows the same to the one after it. Below sm_90 both do nothing.
+ * enqueue_clusters(): CTAs in clusters of so many in succession.
  */
 template <class... P, class... A>
-static inline cudaError_t enqueue(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                                  cudaStream_t q, A &&...args)
+static inline cudaError_t enqueue_clusters(void (*kernel)(P...), uint32_t cluster, dim3 grid,
+                                           dim3 block, size_t shared, cudaStream_t q, A &&...args)
 {
-    cudaLaunchAttribute overlap = {};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute how[2] = {};
+    how[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    how[0].val.programmaticStreamSerializationAllowed = 1;
+    how[1].id = cudaLaunchAttributeClusterDimension;
+    how[1].val.clusterDim = {cluster, 1, 1};
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = q;
-    config.attrs = &overlap;
-    config.numAttrs = 1;
+    config.attrs = how;
+    config.numAttrs = cluster > 1 ? 2 : 1;
     return cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+}
+
+template <class... P, class... A>
+static inline cudaError_t enqueue(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                                  cudaStream_t q, A &&...args)
+{
+    return enqueue_clusters(kernel, 1, grid, block, shared, q, static_cast<A &&>(args)...);
 }
 
 static __device__ __forceinline__ void wait_previous()

@@ -3,12 +3,13 @@
 /*
  * gemm - a fused projection: [norm +] x w^T [+ bias] [+ residual, or gate and activation].
  *
- * By tokens  1 to 4: gemv.cu, CUDA cores. Above: lt.cu, cuBLASLt with the norm before and the
+ * By tokens  1 to 4: gemv.cu, CUDA cores. To 64: skinny.cu, tensor cores on weight rows. Above,
+ *            and for large weights of many tokens: lt.cu, cuBLASLt with the norm before and the
  *            activation after it. Up to some hundred tokens reading the weights, once, is what
  *            they cost.
  * Numbers    w and x bf16, sums f32. A residual is normed to bf16; its own rows stay f32.
- * Order      sums of one shape and bucket are taken in one fixed order: bits repeat, as long as the
- *            process lives (lt_choose.cu).
+ * Order      sums of one shape and bucket are taken in one fixed order: bits repeat; cuBLASLt's as
+ *            long as the process lives (lt_choose.cu).
  */
 #include "cuda/session.h"
 
@@ -36,6 +37,12 @@ struct gemm {
 
 enum {
     GEMV_TOKENS = 4,
+    SKINNY_TOKENS = 64,
+    // MiB of weights above which cuBLASLt is faster, up to so many tokens, its norm and activation
+    // kernels counted: by what bench/cuda/gemm.cu prints of both.
+    SKINNY_MIB_16 = 1 << 16,
+    SKINNY_MIB_32 = 1 << 16,
+    SKINNY_MIB_64 = 256,
     LT_CANDIDATES = 8, // algorithms of cuBLASLt that are kept of one shape
     LT_BEST = -1       // of these, what was found to be the fastest, else the first
 };
@@ -43,7 +50,7 @@ enum {
 // All enqueue only, can be captured, and give cudaErrorNotSupported for a shape they don't take.
 cudaError_t gemm_run(sv_dev *, const session_view &, const gemm &, cudaStream_t);
 
-// The parts of it. gemv takes a residual or x, lt x.
+// The parts of it. gemv and skinny take a residual or x, lt x.
 bool gemv_takes(const sv_dev *, const gemm &);
 cudaError_t gemv_run(const sv_dev *, const session_view &, const gemm &, cudaStream_t);
 // q, k and v of a residual, with RoPE, into q and the KV blocks.
@@ -51,6 +58,8 @@ struct rope_args;
 bool gemv_qkv_takes(const sv_dev *, const session_view &, const gemm &, const rope_args &);
 cudaError_t gemv_qkv_run(const sv_dev *, const session_view &, const gemm &, const rope_args &,
                          bf16 *q, uint32_t layer, cudaStream_t);
+bool skinny_takes(const sv_dev *, const gemm &);
+cudaError_t skinny_run(const sv_dev *, const session_view &, const gemm &, cudaStream_t);
 // By number `which` of cuBLASLt's candidates, best first by its own reckoning, or by LT_BEST.
 cudaError_t lt_run(sv_dev *, const gemm &, int which, cudaStream_t);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /*
- * gemm_parts - device code of gemv: copies into shared memory, ends of a sum.
+ * gemm_parts - device code of gemv and skinny: copies into shared memory, ends of a sum.
  */
 #include "cuda/gemm.h"
 

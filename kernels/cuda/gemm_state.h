@@ -6,8 +6,9 @@
 #include "cuda/gemm.h"
 
 enum {
-    GEMM_AHEAD = 64 << 10, // gemm_state.ahead: two kernels' fit the L2
-    LT_PLANS = 512         // then the oldest goes: five shapes in SV_BUCKETS_MAX sizes fit
+    GEMM_AHEAD = 64 << 10,  // gemm_state.ahead: two kernels' fit the L2
+    SKINNY_NONE = ~0u >> 1, // gemm_state.skinny_cluster: cuBLASLt takes all that gemv doesn't
+    LT_PLANS = 512          // then the oldest goes: five shapes in SV_BUCKETS_MAX sizes fit
 };
 
 /*
@@ -25,7 +26,11 @@ struct lt_plan {
 };
 
 struct gemm_state {
-    uint32_t ahead; // bytes that a CTA asks into the L2 beyond its ring; a multiple of 4096
+    uint32_t ahead;       // bytes that a CTA asks into the L2 beyond its ring; a multiple of 4096
+    uint32_t clusters[4]; // 1 + how many of 1 << i CTAs the device has at once, one a SM; 0: not
+                          // asked yet
+    // skinny_choose()'s; not 0: skinny takes what it can, for tests and benchmarks.
+    uint32_t skinny_cluster, skinny_normed;
     uint32_t n_plans, oldest;
     lt_plan *plans[LT_PLANS]; // owned
 };

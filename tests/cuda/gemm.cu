@@ -10,6 +10,7 @@
  * equal bits when run again; a chain of projections with and without overlap. Usage      gemm
  * [small]: small shapes alone, for compute-sanitizer.
  */
+#include "cuda/gemm_state.h"
 #include "cuda/program.h"
 
 #include <cuda_fp16.h>
@@ -384,6 +385,30 @@ bool run_shape(const world &o, const shape &s, const std::vector<uint32_t> &toke
     return ok;
 }
 
+// Every way that skinny can cut a product, not only what it reckons the cheapest.
+bool run_cuts(const world &o, const std::vector<shape> &shapes, const std::vector<uint32_t> &tokens)
+{
+    bool ok = true;
+    for (uint32_t cluster : {1u, 2u, 4u, 8u})
+        for (uint32_t normed : {1u, 2u}) {
+            dev->gemm->skinny_cluster = cluster;
+            dev->gemm->skinny_normed = normed;
+            uint32_t taken = 0, all = 0;
+            for (const shape &s : shapes)
+                for (uint32_t m : tokens) {
+                    gemm g = {m, s.n, s.k, GEMM_BF16};
+                    taken += skinny_takes(dev, g);
+                    all++;
+                }
+            printf("clusters of %u, the norm %s: %u of %u shapes taken\n", cluster,
+                   normed == 1 ? "inside" : "before", taken, all);
+            for (const shape &s : shapes)
+                ok = run_shape(o, s, tokens, 1) && ok;
+        }
+    dev->gemm->skinny_cluster = dev->gemm->skinny_normed = 0;
+    return ok;
+}
+
 // q, k and v with RoPE in one kernel.
 struct qkv_case {
     uint32_t m, k, heads, kv_heads, head_dim, style, kv_dtype;
@@ -587,7 +612,7 @@ std::vector<float> run_chain(const world &o, uint32_t m, uint32_t d, uint32_t ff
 bool run_chains(const world &o, uint32_t d, uint32_t ff)
 {
     bool ok = true;
-    for (uint32_t m : {1u, 4u, 8u, 64u}) {
+    for (uint32_t m : {1u, 4u, 8u, 16u, 32u, 64u, 128u}) {
         run_chain(o, m, d, ff, RECORDED);
         const std::vector<float> apart = run_chain(o, m, d, ff, APART);
         bool same = true;
@@ -616,6 +641,8 @@ int main(int argc, char **argv)
     }
     std::vector<shape> shapes = {{72, 64}, {65, 264}, {200, 576}};
     std::vector<uint32_t> tokens = {1, 2, 3, 5, 13, 33, 64, 100};
+    std::vector<shape> cut_shapes = {{200, 576}};
+    std::vector<uint32_t> cut_tokens = {7, 13, 40};
     if (!small) {
         shapes.insert(shapes.end(), {{2760, 576},
                                      {2760, 1536},
@@ -624,13 +651,20 @@ int main(int argc, char **argv)
                                      {4096, 4096},
                                      {2760, 4096},
                                      {2760, 14336},
-                                     {1024, 14336}});
-        tokens = {1, 2, 3, 4, 5, 8, 13, 16, 33, 64, 100, 256};
+                                     {1024, 14336},
+                                     {333, 1000}});
+        tokens = {1, 2, 3, 4, 5, 8, 9, 13, 16, 24, 33, 40, 64, 100, 256};
+        // The last has several rounds of whole tiles.
+        cut_shapes.insert(cut_shapes.end(), {{65, 264}, {2760, 2048}, {1025, 4096}, {16520, 264}});
+        cut_tokens = {8, 11, 24, 40, 64};
     }
-    const world o = make_world(shapes);
+    std::vector<shape> all = shapes;
+    all.insert(all.end(), cut_shapes.begin(), cut_shapes.end());
+    const world o = make_world(all);
     bool ok = true;
     for (const shape &s : shapes)
         ok = run_shape(o, s, tokens, small ? 1 : SEEDS) && ok;
+    ok = run_cuts(o, cut_shapes, cut_tokens) && ok;
     ok = run_qkvs(o, small) && ok;
     ok = (small ? run_chains(o, 64, 72) : run_chains(o, 2048, 2760)) && ok;
     sv_kernels_v1.close(dev);
