@@ -3,10 +3,14 @@
  * gemm - projections of three models by tokens (K1, K2, K5), and of a whole layer in succession.
  *
  * Reference  cuBLASLt's bare product of the same shape: the fastest of its first 8, timed here.
- * Ours has the norm before it and the activation or the sum after it included. Layer      qkv, o,
- * gate_up and down one after the other, as in a step without attention: what overlap leaves of the
- * gaps. Its reference is the sum of the four by cuBLASLt. Usage      gemm [quick]: one model, fewer
- * sizes.
+ *            Ours has the norm before it and the activation or the sum after it included.
+ * Layer      qkv, o, gate_up and down one after the other, as in a step without attention: what
+ *            overlap leaves of the gaps. Its reference is the sum of the four by cuBLASLt.
+ * Choice     up to 64 tokens ours is gemm.cu's choice; the lines below it are what it chose from:
+ *            skinny, and cuBLASLt with the kernels beside it, its algorithm chosen by time.
+ * Cut        skinny's time by how many CTAs share the columns, with the norm inside and before it:
+ *            what the numbers in skinny_plan.cu are to be chosen by.
+ * Usage      gemm [quick]: one model, fewer sizes. gemm skinny: 8 to 64 tokens alone.
  */
 #include "bench/cuda/timing.h"
 #include "kernels/cuda/gemm_state.h"
@@ -17,7 +21,7 @@
 
 namespace
 {
-enum { X_MOST = 8192, PROJECTIONS = 5, LAYER = 4, LARGE_CALLS = 3, PAUSE = 10000 };
+enum { X_MOST = 8192, PROJECTIONS = 6, LAYER = 4, LARGE_CALLS = 3, PAUSE = 10000 };
 
 struct projection {
     const char *name;
@@ -27,7 +31,7 @@ struct projection {
 
 struct model {
     const char *name;
-    projection of[PROJECTIONS];
+    projection of[PROJECTIONS]; // a layer's, the head, and perhaps another
 };
 
 const model models[] = {
@@ -42,7 +46,8 @@ const model models[] = {
       {"o", GEMM_ADD, 4096, 4096},
       {"gate_up", GEMM_GATE_UP, 14336, 4096},
       {"down", GEMM_ADD, 4096, 14336},
-      {"head", GEMM_F32, 128256, 4096}}},
+      {"head", GEMM_F32, 128256, 4096},
+      {"of 2752 rows", GEMM_BF16, 2752, 4096}}},
     {"0.6B",
      {{"qkv", GEMM_BF16, 4096, 1024},
       {"o", GEMM_ADD, 1024, 2048},
@@ -163,6 +168,66 @@ double ours(const activations &a, const projection &p, const bf16 *w, size_t cop
         calls_of(m));
 }
 
+// By cuBLASLt's best, with what we have to put beside it.
+double with_kernels(const activations &a, const projection &p, const bf16 *w, size_t copies,
+                    uint32_t m)
+{
+    const uint32_t usual = dev->gemm->skinny_cluster;
+    dev->gemm->skinny_cluster = SKINNY_NONE;
+    const double s = ours(a, p, w, copies, m);
+    dev->gemm->skinny_cluster = usual;
+    return s;
+}
+
+// 0: skinny doesn't take it.
+double by_skinny(const activations &a, const projection &p, const bf16 *w, size_t copies,
+                 uint32_t m)
+{
+    const uint64_t elements = weight_rows(p) * p.k;
+    if (!skinny_takes(dev, gemm_of(a, p, w, m))) {
+        return 0;
+    }
+    return seconds_of([&](int turn, cudaStream_t q) {
+        const gemm g = gemm_of(a, p, w + (uint64_t)turn % copies * elements, m);
+        timing::must(skinny_run(dev, a.v, g, q), "skinny_run");
+    });
+}
+
+// One line: skinny's time by how it is cut.
+void bench_cuts(const activations &a, const projection &p, const bf16 *w, size_t copies, uint32_t m,
+                const char *name)
+{
+    printf("%s, us by cluster", name);
+    for (uint32_t normed = 1; normed <= (p.end == GEMM_ADD ? 1 : 2); normed++) {
+        dev->gemm->skinny_normed = normed;
+        printf(normed == 1 ? "" : "; norm before");
+        for (uint32_t cluster = 1; cluster <= 8; cluster *= 2) {
+            dev->gemm->skinny_cluster = cluster;
+            const double s = by_skinny(a, p, w, copies, m);
+            printf(s > 0 ? " %u: %.2f" : " %u: -", cluster, s * 1e6);
+        }
+    }
+    printf("\n");
+    fflush(stdout);
+    dev->gemm->skinny_cluster = dev->gemm->skinny_normed = 0;
+}
+
+// What gemm.cu chooses from.
+void bench_choice(const activations &a, const projection &p, const bf16 *w, size_t copies,
+                  uint32_t m, double reference, const std::string &name)
+{
+    const double s = by_skinny(a, p, w, copies, m);
+    if (s > 0) {
+        table_row((name + " skinny").c_str(), s, weight_bytes_of(p), weight_bytes_of(p) * m,
+                  reference);
+    }
+    table_row((name + " cuBLASLt, its kernels").c_str(), with_kernels(a, p, w, copies, m),
+              weight_bytes_of(p), weight_bytes_of(p) * m, reference);
+    if (s > 0) {
+        bench_cuts(a, p, w, copies, m, name.c_str());
+    }
+}
+
 size_t copies_of(const projection &p)
 {
     const size_t copies = copies_beyond_l2((size_t)weight_bytes_of(p));
@@ -191,13 +256,15 @@ void bench_projection(const activations &a, const model &mo, const projection &p
         }
         double first = 0;
         const double reference = best_of_cublaslt(a, p, w, copies, m, &first);
-        if (p.end != GEMM_F32) {
+        if (&p - mo.of < LAYER) {
             (*layer_reference)[i] += reference;
         }
         const std::string name = std::string(mo.name) + " " + p.name + " M=" + std::to_string(m);
         table_row(name.c_str(), ours(a, p, w, copies, m), weight_bytes_of(p),
                   weight_bytes_of(p) * m, reference);
-        if (m > GEMV_TOKENS) {
+        if (m > GEMV_TOKENS && m <= SKINNY_TOKENS) {
+            bench_choice(a, p, w, copies, m, reference, name);
+        } else if (m > GEMV_TOKENS) {
             table_row((name + " cuBLASLt's first").c_str(), first, weight_bytes_of(p),
                       weight_bytes_of(p) * m, reference);
         }
@@ -255,6 +322,15 @@ void bench_layer(const activations &a, const model &mo, const layer_weights &l,
         const std::string name = std::string(mo.name) + " layer M=" + std::to_string(m);
         table_row(name.c_str(), s, 2.0 * (double)l.at[LAYER], 2.0 * (double)l.at[LAYER] * m,
                   reference[i]);
+        if (m <= GEMV_TOKENS) {
+            continue;
+        }
+        dev->gemm->skinny_cluster = SKINNY_NONE;
+        const double lt =
+            seconds_of([&](int turn, cudaStream_t q) { run_layer(a, mo, l, turn, m, false, q); });
+        dev->gemm->skinny_cluster = 0;
+        table_row((name + " cuBLASLt, its kernels").c_str(), lt, 2.0 * (double)l.at[LAYER],
+                  2.0 * (double)l.at[LAYER] * m, reference[i]);
     }
 }
 
@@ -279,6 +355,7 @@ void bench_ahead(const activations &a, const model &mo, const layer_weights &l)
 int main(int argc, char **argv)
 {
     const bool quick = argc > 1 && !strcmp(argv[1], "quick");
+    const bool skinny = argc > 1 && !strcmp(argv[1], "skinny");
     char why[SV_WHY_MAX] = "";
     sv_dev_options options = {};
     options.size = sizeof options;
@@ -286,16 +363,23 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", why);
         return 2;
     }
-    const std::vector<uint32_t> few = {1, 2, 4, 8, 16, 32, 64}, many = {128, 512, 2048, 8192};
+    std::vector<uint32_t> few = {1, 2, 4, 8, 16, 32, 64};
+    const std::vector<uint32_t> many = {128, 512, 2048, 8192};
+    if (skinny) {
+        few = {8, 16, 32, 64};
+    }
     table_begin("projections: norm and activation in; reference the best of 8 of cuBLASLt, bare");
     const activations a = make_activations();
+    skinny_takes(dev, bare(a, models[0].of[0], NULL, 8)); // asks for clusters: not in a capture
     for (const model &mo : models) {
         if (quick && &mo != models) {
             break;
         }
         std::vector<double> reference(few.size()), unused(many.size());
         for (const projection &p : mo.of) {
-            bench_projection(a, mo, p, few, &reference);
+            if (p.name) {
+                bench_projection(a, mo, p, few, &reference);
+            }
         }
         const layer_weights layer = make_layer(mo);
         bench_layer(a, mo, layer, few, reference);
@@ -305,7 +389,9 @@ int main(int argc, char **argv)
             break;
         }
         for (const projection &p : mo.of) {
-            bench_projection(a, mo, p, many, &unused);
+            if (p.name && !skinny) {
+                bench_projection(a, mo, p, many, &unused);
+            }
         }
     }
     sv_kernels_v1.close(dev);
