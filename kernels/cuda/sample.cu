@@ -339,11 +339,12 @@ static __global__ void CLUSTERED __launch_bounds__(THREADS, 2)
     __shared__ team_shared<CLUSTER> s;
     uint32_t at = blockIdx.x / CLUSTER;
     team<CLUSTER> t = {&s, blockIdx.x % CLUSTER, 0, 0};
-    t.open();
-    bool real = at < v.counts[2];
+    bool real = at < v.counts[2]; // of a cluster, all or none
     task k = {};
-    if (real)
+    if (real) {
+        t.open();
         k = task_of(v, at);
+    }
     wait_previous();
     let_next_start();
     if (real)
@@ -393,9 +394,13 @@ bool sample_fits_cluster(uint32_t vocab)
 void sample_run_clusters(const session_view &v, uint32_t rows, cudaStream_t q)
 {
     uint32_t bytes = 4 * WARPS * span_of(v.vocab, CLUSTER * WARPS);
-    if (cudaFuncSetAttribute(sample_cluster_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             (int)bytes) == cudaSuccess)
-        enqueue(sample_cluster_kernel, dim3(rows * CLUSTER), dim3(THREADS), bytes, q, v);
+    auto kernel = sample_cluster_kernel;
+    // As much shared memory as there is, as for the projection before: else they would not overlap.
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) ==
+            cudaSuccess &&
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared) == cudaSuccess)
+        enqueue(kernel, dim3(rows * CLUSTER), dim3(THREADS), bytes, q, v);
 }
 
 void sample_run_ctas(const session_view &v, uint32_t rows, cudaStream_t q)
