@@ -60,6 +60,9 @@ cudaError_t gemv_qkv_run(const sv_dev *, const session_view &, const gemm &, con
                          bf16 *q, uint32_t layer, cudaStream_t);
 bool skinny_takes(const sv_dev *, const gemm &);
 cudaError_t skinny_run(const sv_dev *, const session_view &, const gemm &, cudaStream_t);
+bool skinny_qkv_takes(const sv_dev *, const session_view &, const gemm &, const rope_args &);
+cudaError_t skinny_qkv_run(const sv_dev *, const session_view &, const gemm &, const rope_args &,
+                           bf16 *q, uint32_t layer, cudaStream_t);
 // By number `which` of cuBLASLt's candidates, best first by its own reckoning, or by LT_BEST.
 cudaError_t lt_run(sv_dev *, const gemm &, int which, cudaStream_t);
 

@@ -204,6 +204,11 @@ int program_qkv(sv_program *p, const sv_qkv *b)
         check(p, gemv_qkv_run(s->dev, s->v, g, a, (bf16 *)b->q->data, b->layer, p->stream), "qkv");
         return block_done(p, "qkv");
     }
+    if (skinny_qkv_takes(s->dev, s->v, g, a)) {
+        check(p, skinny_qkv_run(s->dev, s->v, g, a, (bf16 *)b->q->data, b->layer, p->stream),
+              "qkv");
+        return block_done(p, "qkv");
+    }
     check(p, gemm_run(s->dev, s->v, g, p->stream), "qkv");
     rope_append_run(s->v, g.wide, a, (bf16 *)b->q->data, b->layer, p->max_tokens, p->stream);
     check(p, cudaGetLastError(), "qkv");

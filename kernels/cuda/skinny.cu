@@ -15,6 +15,8 @@
  * norm     as gemv's: x is scaled by the norm's weight on its way into shared memory, the sums by
  *          the root mean square at their end. By the arithmetic of skinny_plan.cu a norm kernel
  *          goes before and x is bf16
+ * ends     as gemm.end says; or of q, k and v with RoPE into q and the KV blocks, unless heads are
+ *          normed
  * oracle   tests/cuda/gemm.cu, in double
  */
 #include "cuda/gemm_state.h"
@@ -111,32 +113,59 @@ struct skinny_team {
     }
 };
 
-// A warp that has all columns of its tile.
-template <int EIGHTS>
-static __device__ __forceinline__ void finish_alone(const gemm &g, const skinny_team &c,
-                                                    uint32_t tile, const float (&sum)[EIGHTS][4])
-{
-    const uint32_t lane = threadIdx.x % 32;
-    float old[EIGHTS][4];
-#pragma unroll
-    for (int j = 0; j < EIGHTS; j++)
-        skinny_place(g, tile, lane / 4, j * 8 + lane % 4 * 2).load(g, old[j]);
-#pragma unroll
-    for (int j = 0; j < EIGHTS; j++) {
-        const skinny_place p(g, tile, lane / 4, j * 8 + lane % 4 * 2);
+// What a thread does with the sums it ends with.
+struct skinny_end {
+    const gemm &g;
+    const skinny_walk &w;
+    const skinny_qkv &qkv;
+
+    __device__ __forceinline__ void load(const skinny_place &p, skinny_old &old) const
+    {
+        if (qkv.q)
+            qkv.load(g, p, old);
+        else
+            skinny_store::load(g, p, old);
+    }
+
+    __device__ __forceinline__ void finish(const skinny_team &c, const skinny_place &p,
+                                           const float (&sum)[4], const skinny_old &old) const
+    {
         float scale[2];
         c.scales(g, p.t, scale);
-        p.finish(g, sum[j], old[j], scale);
+        if (qkv.q)
+            qkv.finish(g, p, sum, old, scale);
+        else
+            skinny_store::finish(g, p, sum, old, scale);
+    }
+};
+
+// A warp that has all columns of its tile: two eights of tokens at a time.
+template <int EIGHTS>
+static __device__ __forceinline__ void finish_alone(const skinny_end &end, const skinny_team &c,
+                                                    uint32_t tile, const float (&sum)[EIGHTS][4])
+{
+    constexpr int TURN = EIGHTS < 2 ? EIGHTS : 2;
+    const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+    for (int first = 0; first < EIGHTS; first += TURN) {
+        skinny_old old[TURN];
+#pragma unroll
+        for (int j = 0; j < TURN; j++)
+            end.load(skinny_place(end.w, tile, lane / 4, (first + j) * 8 + lane % 4 * 2), old[j]);
+#pragma unroll
+        for (int j = 0; j < TURN; j++)
+            end.finish(c, skinny_place(end.w, tile, lane / 4, (first + j) * 8 + lane % 4 * 2),
+                       sum[first + j], old[j]);
     }
 }
 
 // What thread i of all that end with a round's sums has: 32 for each 8 tokens of a tile.
 template <int EIGHTS>
-static __device__ __forceinline__ skinny_place place_of(const gemm &g, const skinny_round &r,
+static __device__ __forceinline__ skinny_place place_of(const skinny_walk &w, const skinny_round &r,
                                                         uint32_t i)
 {
     const uint32_t eight = i / 32;
-    return skinny_place(g, r.first + eight / EIGHTS, i % 32 / 4, eight % EIGHTS * 8 + i % 4 * 2);
+    return skinny_place(w, r.first + eight / EIGHTS, i % 32 / 4, eight % EIGHTS * 8 + i % 4 * 2);
 }
 
 /*
@@ -146,8 +175,8 @@ static __device__ __forceinline__ skinny_place place_of(const gemm &g, const ski
  */
 template <int EIGHTS>
 static __device__ __forceinline__ void
-finish_together(const gemm &g, const skinny_team &c, skinny_gate &gate, const skinny_round &r,
-                bool first, bool last, const float (&sum)[EIGHTS][4])
+finish_together(const skinny_end &end, const skinny_team &c, skinny_gate &gate,
+                const skinny_round &r, bool first, bool last, const float (&sum)[EIGHTS][4])
 {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, together = 1u << r.shift;
     const uint32_t shares = r.groups * EIGHTS * 8 / c.cluster; // a power of two
@@ -166,22 +195,21 @@ finish_together(const gemm &g, const skinny_team &c, skinny_gate &gate, const sk
     }
     if (first)
         c.tell_squares(gate);
-    float old[4] = {};
+    skinny_old old;
     if (threadIdx.x < mine)
-        place_of<EIGHTS>(g, r, begin + threadIdx.x).load(g, old);
+        end.load(place_of<EIGHTS>(end.w, r, begin + threadIdx.x), old);
     gate.wait_sent();
     for (uint32_t i = threadIdx.x; i < mine; i += THREADS) {
-        const skinny_place p = place_of<EIGHTS>(g, r, begin + i);
-        float sums[4] = {}, scale[2];
+        const skinny_place p = place_of<EIGHTS>(end.w, r, begin + i);
+        float sums[4] = {};
         if (i != threadIdx.x)
-            p.load(g, old);
+            end.load(p, old);
 #pragma unroll 4
         for (uint32_t from = 0; from < parts; from++) {
             const float4 f = *(const float4 *)(c.sums + (from * shares * 4 + i) * 16);
             sums[0] += f.x, sums[1] += f.y, sums[2] += f.z, sums[3] += f.w;
         }
-        c.scales(g, p.t, scale);
-        p.finish(g, sums, old, scale);
+        end.finish(c, p, sums, old);
     }
     if (!last)
         gate.have_read();
@@ -189,10 +217,10 @@ finish_together(const gemm &g, const skinny_team &c, skinny_gate &gate, const sk
 
 // A warp's part of a round: from its ring, which is filled again meanwhile.
 template <int TOKENS>
-static __device__ __forceinline__ void multiply_part(skinny_sums<TOKENS / 8> &sums, const gemm &g,
-                                                     skinny_stream &s, const skinny_part &part,
-                                                     uint32_t ring, uint32_t &slot, uint32_t w,
-                                                     uint32_t x, uint32_t eight, uint64_t policy)
+static __device__ __forceinline__ void
+multiply_part(skinny_sums<TOKENS / 8> &sums, const gemm &g, const skinny_plan &p, skinny_stream &s,
+              const skinny_part &part, uint32_t ring, uint32_t &slot, uint32_t w, uint32_t x,
+              uint64_t policy)
 {
     sums.clear();
 #pragma unroll 1
@@ -200,9 +228,9 @@ static __device__ __forceinline__ void multiply_part(skinny_sums<TOKENS / 8> &su
         const uint32_t from = ring + slot * BLOCK;
         wait_copies<stages_of(TOKENS) - 1>();
         __syncwarp(); // other lanes' too have arrived
-        sums.add(from + w, x + block * LINE, eight);
+        sums.add(from + w, x + block * LINE, 8 * p.width);
         __syncwarp();
-        s.load(g, from, policy);
+        s.load(g, p.walk, from, policy);
         slot = (slot + 1) % stages_of(TOKENS);
     }
     sums.join();
@@ -211,7 +239,7 @@ static __device__ __forceinline__ void multiply_part(skinny_sums<TOKENS / 8> &su
 template <int TOKENS>
 static __global__ void __launch_bounds__(THREADS, TOKENS <= 32 ? 2 : 1)
     skinny_kernel(const __grid_constant__ gemm g, const __grid_constant__ skinny_plan p,
-                  const __grid_constant__ skinny_rows v)
+                  const __grid_constant__ skinny_rows v, const __grid_constant__ skinny_qkv qkv)
 {
     extern __shared__ __align__(1024) char shared[];
     constexpr int EIGHTS = TOKENS / 8;
@@ -222,11 +250,11 @@ static __global__ void __launch_bounds__(THREADS, TOKENS <= 32 ? 2 : 1)
     gate.open();
     const uint32_t ring = shared_address(shared) + threadIdx.x / 32 * stages_of(TOKENS) * BLOCK;
     const uint64_t policy = read_once();
-    skinny_stream s(g, c);
+    skinny_stream s(g, p.walk, c);
 #pragma unroll 1
     for (uint32_t i = 0; i < stages_of(TOKENS); i++)
-        s.load(g, ring + i * BLOCK, policy);
-    s.ask_ahead(g, p.ahead);
+        s.load(g, p.walk, ring + i * BLOCK, policy);
+    s.ask_ahead(g, p.walk, p.ahead);
     wait_previous();
 
     char *parts = shared + ring_of(TOKENS) + GATE_BYTES;
@@ -244,16 +272,17 @@ static __global__ void __launch_bounds__(THREADS, TOKENS <= 32 ? 2 : 1)
     const uint32_t w_lane = lane % 16 * LINE + (lane / 16 ^ lane % 8) * 16;
     const uint32_t x_lane =
         shared_address(x) - c.block * LINE + lane % 8 * p.width + (lane / 8 ^ lane % 8) * 16;
+    const skinny_end end = {g, p.walk, qkv};
     uint32_t slot = 0;
     for (skinny_round r(c.first, c.last);; r = skinny_round(r.first + r.n, c.last)) {
         const skinny_part part(r, c.block, c.blocks);
         const bool last = r.first + r.n == c.last;
         skinny_sums<EIGHTS> sums;
-        multiply_part<TOKENS>(sums, g, s, part, ring, slot, w_lane, x_lane, 8 * p.width, policy);
+        multiply_part<TOKENS>(sums, g, p, s, part, ring, slot, w_lane, x_lane, policy);
         if (p.cluster > 1 || r.groups < WARPS)
-            finish_together<EIGHTS>(g, team, gate, r, r.first == c.first, last, sums.of[0]);
+            finish_together<EIGHTS>(end, team, gate, r, r.first == c.first, last, sums.of[0]);
         else if (part.group < r.n)
-            finish_alone<EIGHTS>(g, team, r.first + part.group, sums.of[0]);
+            finish_alone<EIGHTS>(end, team, r.first + part.group, sums.of[0]);
         if (last)
             break;
     }
@@ -311,23 +340,20 @@ bool skinny_takes(const sv_dev *d, const gemm &g)
 }
 
 template <int TOKENS>
-static cudaError_t launch(const gemm &g, const skinny_plan &p, const skinny_rows &v, cudaStream_t q)
+static cudaError_t launch(const gemm &g, const skinny_plan &p, const skinny_rows &v,
+                          const skinny_qkv &qkv, cudaStream_t q)
 {
     const cudaError_t e = allow_shared(skinny_kernel<TOKENS>, p.bytes);
     return e == cudaSuccess
                ? enqueue_clusters(skinny_kernel<TOKENS>, p.cluster, dim3(p.clusters * p.cluster),
-                                  dim3(THREADS), p.bytes, q, g, p, v)
+                                  dim3(THREADS), p.bytes, q, g, p, v, qkv)
                : e;
 }
 
-cudaError_t skinny_run(const sv_dev *d, const session_view &view, const gemm &wanted,
-                       cudaStream_t q)
+static cudaError_t run(const session_view &view, gemm g, const skinny_plan &p,
+                       const skinny_qkv &qkv, cudaStream_t q)
 {
-    gemm g = wanted;
-    skinny_plan p;
     skinny_rows v = {};
-    if (!plan_of(d, g, &p))
-        return cudaErrorNotSupported;
     if (p.normed) {
         norm_run(view, g.residual, g.norm, g.eps, g.offset, g.normed, g.k, g.m, g.rows, q);
         g.x = g.normed;
@@ -336,12 +362,36 @@ cudaError_t skinny_run(const sv_dev *d, const session_view &view, const gemm &wa
     }
     switch (p.tokens) {
     case 8:
-        return launch<8>(g, p, v, q);
+        return launch<8>(g, p, v, qkv, q);
     case 16:
-        return launch<16>(g, p, v, q);
+        return launch<16>(g, p, v, qkv, q);
     case 32:
-        return launch<32>(g, p, v, q);
+        return launch<32>(g, p, v, qkv, q);
     default:
-        return launch<64>(g, p, v, q);
+        return launch<64>(g, p, v, qkv, q);
     }
+}
+
+cudaError_t skinny_run(const sv_dev *d, const session_view &view, const gemm &g, cudaStream_t q)
+{
+    skinny_plan p;
+    return plan_of(d, g, &p) ? run(view, g, p, skinny_qkv{}, q) : cudaErrorNotSupported;
+}
+
+bool skinny_qkv_takes(const sv_dev *d, const session_view &v, const gemm &g, const rope_args &a)
+{
+    return skinny_takes(d, g) && !a.q_norm && !a.k_norm && v.head_dim % TILE == 0 &&
+           (a.style == SV_ROPE_NONE || a.dims == v.head_dim);
+}
+
+cudaError_t skinny_qkv_run(const sv_dev *d, const session_view &v, const gemm &g,
+                           const rope_args &a, bf16 *to, uint32_t layer, cudaStream_t q)
+{
+    skinny_plan p;
+    if (!plan_of(d, g, &p))
+        return cudaErrorNotSupported;
+    p.walk = a.style == SV_ROPE_PAIRS
+                 ? skinny_walk{1, TILE, 2, 1, true}
+                 : skinny_walk{v.head_dim / TILE, v.head_dim, 1, v.head_dim / 2, true};
+    return run(v, g, p, skinny_qkv{v, a, to, layer}, q);
 }

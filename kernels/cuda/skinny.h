@@ -3,8 +3,8 @@
 /*
  * skinny - how skinny.cu cuts a product of few tokens among CTAs, and what it reckons that costs.
  *
- * Tile     16 rows of w: of gate and up 8 and 8, so that one lane ends with both. Clusters of CTAs
- *          share the tiles evenly.
+ * Tile     16 rows of w: of gate and up 8 and 8, so that one lane ends with both; likewise of the
+ *          elements that RoPE turns together. Clusters of CTAs share the tiles evenly.
  * Block    64 columns of a tile, 2 KB, what a warp copies and multiplies at once. The CTAs of a
  *          cluster share the blocks of a row evenly: each has x for its own columns alone.
  * Round    up to 8 tiles of a cluster at once: in each CTA 8, 4, 2 or 1 groups of warps, a tile
@@ -36,7 +36,15 @@ static inline __host__ __device__ constexpr uint32_t ring_of(uint32_t tokens)
     return WARPS * stages_of(tokens) * BLOCK;
 }
 
+// Which rows of w are a tile's: 8 and their partners. In rows.
+struct skinny_walk {
+    uint32_t run, jump;  // tiles of 8 rows in succession; from such a run to the next
+    uint32_t step, half; // from one of the 8 to the next; to its partner
+    bool paired;         // all tiles are whole, and of two partners come one output or two turned
+};
+
 struct skinny_plan {
+    skinny_walk walk;
     uint32_t tokens;            // that the kernel is made for: 8, 16, 32 or 64
     uint32_t cluster, clusters; // CTAs of one; how many
     uint32_t tiles, blocks;     // of all rows; of a row

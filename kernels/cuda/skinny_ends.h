@@ -4,7 +4,10 @@
  * skinny_ends - device code of skinny: what CTAs of a cluster send one another, ends of a sum.
  */
 #include "cuda/gemm_parts.h"
+#include "cuda/program.h"
 #include "cuda/skinny.h"
+
+#include <cuda_fp16.h>
 
 /*
  * Between CTAs of a cluster that send each other sums, or the threads of one that has no cluster.
@@ -113,45 +116,137 @@ struct skinny_gate {
 };
 
 /*
- * Where the four sums of a lane belong, as a product gives them: two rows of two tokens each. q:
- * lane / 4. Of gate and up the rows are those of w, and the first is y's.
+ * Where the four sums of a lane belong, as a product gives them: two rows of w, of two tokens each.
+ * q: lane / 4.
  */
 struct skinny_place {
     uint32_t row[2], t;
 
-    __device__ __forceinline__ skinny_place(const gemm &g, uint32_t tile, uint32_t q, uint32_t t)
+    __device__ __forceinline__ skinny_place(const skinny_walk &w, uint32_t tile, uint32_t q,
+                                            uint32_t t)
         : t(t)
     {
-        const bool both = g.end == GEMM_GATE_UP;
-        row[0] = tile * (both ? TILE / 2 : TILE) + q;
-        row[1] = both ? g.n + row[0] : row[0] + TILE / 2;
+        row[0] = tile / w.run * w.jump + tile % w.run * 8 + q * w.step;
+        row[1] = row[0] + w.half;
     }
+};
 
-    __device__ __forceinline__ bool has(const gemm &g, int i, int e) const
+// What the sums will be joined with, loaded before they are there.
+struct skinny_old {
+    float of[4];
+    // Of rows to be turned `of` has the cosines and the sines of both tokens; these are theirs:
+    float bias[2];
+    uint64_t slot[2]; // of the tokens in the KV blocks, in elements
+};
+
+// As gemm.end says.
+struct skinny_store {
+    static __device__ __forceinline__ bool has(const gemm &g, const skinny_place &p, int i, int e)
     {
-        return t + e < g.m && (g.end == GEMM_GATE_UP || row[i] < g.n);
+        return p.t + e < g.m && (g.end == GEMM_GATE_UP || p.row[i] < g.n);
     }
 
-    // What the sums will be joined with.
-    __device__ __forceinline__ void load(const gemm &g, float (&old)[4]) const
+    static __device__ __forceinline__ void load(const gemm &g, const skinny_place &p,
+                                                skinny_old &old)
     {
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            old[i] = has(g, i / 2, i % 2) ? joined(g, row[i / 2], t + i % 2) : 0;
+            old.of[i] = has(g, p, i / 2, i % 2) ? joined(g, p.row[i / 2], p.t + i % 2) : 0;
     }
 
-    __device__ __forceinline__ void finish(const gemm &g, const float (&sum)[4],
-                                           const float (&old)[4], const float (&scale)[2]) const
+    static __device__ __forceinline__ void finish(const gemm &g, const skinny_place &p,
+                                                  const float (&sum)[4], const skinny_old &old,
+                                                  const float (&scale)[2])
     {
         float f[4];
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            f[i] = fmaf(sum[i], scale[i % 2], old[i]);
+            f[i] = fmaf(sum[i], scale[i % 2], old.of[i]);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            if (g.end != GEMM_GATE_UP && has(g, i / 2, i % 2))
-                store(g, row[i / 2], t + i % 2, f[i]);
-            else if (g.end == GEMM_GATE_UP && i < 2 && has(g, 0, i))
-                store(g, row[0], t + i, activated(f[i], g.activation) * f[2 + i]);
+            if (g.end != GEMM_GATE_UP && has(g, p, i / 2, i % 2))
+                store(g, p.row[i / 2], p.t + i % 2, f[i]);
+            else if (g.end == GEMM_GATE_UP && i < 2 && has(g, p, 0, i))
+                store(g, p.row[0], p.t + i, activated(f[i], g.activation) * f[2 + i]);
+    }
+};
+
+// Rows of q, k and v: turned, q to its buffer, k and v to the KV blocks. A tile has 8 pairs that
+// are turned together.
+struct skinny_qkv {
+    session_view v;
+    rope_args rope;
+    bf16 *q; // NULL: as gemm.end says
+    uint32_t layer;
+
+    __device__ __forceinline__ bool has(const gemm &g, const skinny_place &p, int e) const
+    {
+        return p.t + e < g.m && p.t + e < v.counts[0];
+    }
+
+    // Of the head's elements: the pair's number.
+    __device__ __forceinline__ uint32_t pair_of(const skinny_place &p) const
+    {
+        return rope.style == SV_ROPE_PAIRS ? p.row[0] % v.head_dim / 2 : p.row[0] % v.head_dim;
+    }
+
+    __device__ __forceinline__ void load(const gemm &g, const skinny_place &p,
+                                         skinny_old &old) const
+    {
+        const bool turned =
+            rope.style != SV_ROPE_NONE && p.row[0] < (v.heads + v.kv_heads) * v.head_dim;
+        const float frequency = turned ? rope.inv_freq[pair_of(p)] : 0;
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            old.bias[e] = rope.bias ? rope.bias[p.row[e]] : 0;
+            old.of[e] = 1;
+            old.of[2 + e] = 0;
+            if (!has(g, p, e))
+                continue;
+            const uint32_t at = (uint32_t)v.pos[p.t + e];
+            const uint64_t pages = (uint64_t)v.token_slot[p.t + e] * v.max_pages;
+            const uint64_t page =
+                (uint64_t)layer * v.n_blocks + (uint32_t)v.page_table[pages + at / SV_BLOCK];
+            old.slot[e] = (page * SV_BLOCK + at % SV_BLOCK) * v.kv_heads * v.head_dim;
+            if (!turned)
+                continue;
+            sincosf((float)at * frequency, &old.of[2 + e], &old.of[e]);
+            old.of[e] *= rope.scale;
+            old.of[2 + e] *= rope.scale;
+        }
+    }
+
+    __device__ __forceinline__ void put(uint32_t t, uint64_t slot, uint32_t row, float f) const
+    {
+        const uint32_t head = row / v.head_dim, in_head = row % v.head_dim;
+        if (head < v.heads) {
+            q[((uint64_t)t * v.heads + head) * v.head_dim + in_head] = __float2bfloat16(f);
+            return;
+        }
+        const bool is_k = head < v.heads + v.kv_heads;
+        const uint32_t kv = head - v.heads - (is_k ? 0 : v.kv_heads);
+        const uint64_t at = slot + kv * v.head_dim + in_head;
+        void *to = is_k ? v.k : v.v;
+        if (v.kv_dtype == SV_F32)
+            ((float *)to)[at] = f;
+        else if (v.kv_dtype == SV_F16)
+            ((__half *)to)[at] = __float2half(f);
+        else
+            ((bf16 *)to)[at] = __float2bfloat16(f);
+    }
+
+    __device__ __forceinline__ void finish(const gemm &g, const skinny_place &p,
+                                           const float (&sum)[4], const skinny_old &old,
+                                           const float (&scale)[2]) const
+    {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            if (!has(g, p, e))
+                continue;
+            const float x = fmaf(sum[e], scale[e], old.bias[0]),
+                        y = fmaf(sum[2 + e], scale[e], old.bias[1]);
+            put(p.t + e, old.slot[e], p.row[0], x * old.of[e] - y * old.of[2 + e]);
+            put(p.t + e, old.slot[e], p.row[1], y * old.of[e] + x * old.of[2 + e]);
+        }
     }
 };

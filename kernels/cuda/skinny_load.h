@@ -49,6 +49,11 @@ struct skinny_part {
     }
 };
 
+static __device__ __forceinline__ uint32_t first_row(const skinny_walk &w, uint32_t tile)
+{
+    return tile / w.run * w.jump + tile % w.run * 8;
+}
+
 // What a CTA has to do: these tiles, these blocks of their rows.
 struct skinny_share {
     uint32_t rank, first, last, block, blocks;
@@ -67,25 +72,21 @@ struct skinny_share {
 // One lane's way through the blocks of its warp: a piece of every fourth row of a tile.
 struct skinny_stream {
     const bf16 *at;            // in row lane / 8 of the tile
-    uint64_t half;             // elements from a tile's row 0 to row 8
+    uint64_t half, four;       // elements from a tile's row 0 to row 8, to row 4
     uint32_t tile, block, end; // to be loaded next, until that block
     uint32_t real;             // which of this lane's four rows there are, a bit each
     uint32_t next, last;       // tile that the next round begins with; behind the last
     uint32_t own_block, own_blocks;
 
-    __device__ __forceinline__ skinny_stream(const gemm &g, const skinny_share &c)
-        : half(g.end == GEMM_GATE_UP ? (uint64_t)g.n * g.k : 8ull * g.k), block(0), end(0),
-          next(c.first), last(c.last), own_block(c.block), own_blocks(c.blocks)
+    __device__ __forceinline__ skinny_stream(const gemm &g, const skinny_walk &w,
+                                             const skinny_share &c)
+        : half((uint64_t)w.half * g.k), four(4ull * w.step * g.k), block(0), end(0), next(c.first),
+          last(c.last), own_block(c.block), own_blocks(c.blocks)
     {
-    }
-
-    __device__ __forceinline__ uint32_t row_of(const gemm &g) const
-    {
-        return tile * (g.end == GEMM_GATE_UP ? TILE / 2 : TILE);
     }
 
     // To the first block of the next round in which this warp has any, if it is at a tile's end.
-    __device__ __forceinline__ void seek(const gemm &g)
+    __device__ __forceinline__ void seek(const gemm &g, const skinny_walk &w)
     {
         if (block != end)
             return;
@@ -99,27 +100,28 @@ struct skinny_stream {
         }
         if (block == end)
             return;
-        const uint32_t lane = threadIdx.x % 32, row = row_of(g) + lane / 8;
+        const uint32_t lane = threadIdx.x % 32, row = first_row(w, tile) + lane / 8 * w.step;
         at = g.w + (uint64_t)row * g.k + block * COLUMNS + lane % 8 * 8;
         real = 0xf;
-        if (g.end != GEMM_GATE_UP)
+        if (!w.paired)
             for (uint32_t i = 0; i < 4; i++)
                 real = row + 4 * i < g.n ? real : real & ~(1u << i);
     }
 
     // The next block into a slot of the ring; an empty group at the end.
-    __device__ __forceinline__ void load(const gemm &g, uint32_t slot, uint64_t policy)
+    __device__ __forceinline__ void load(const gemm &g, const skinny_walk &w, uint32_t slot,
+                                         uint64_t policy)
     {
-        seek(g);
+        seek(g, w);
         if (block < end) {
             const uint32_t lane = threadIdx.x % 32;
             const uint32_t mine = block * COLUMNS + lane % 8 * 8 < g.k ? real : 0;
             const uint32_t to = slot + lane / 8 * LINE + (lane % 8 ^ lane / 8) * 16;
             const bf16 *upper = at + half;
             copy_weight(to, at, mine & 1, policy);
-            copy_weight((to ^ 64) + 4 * LINE, at + 4ull * g.k, mine & 2, policy);
+            copy_weight((to ^ 64) + 4 * LINE, at + four, mine & 2, policy);
             copy_weight(to + 8 * LINE, upper, mine & 4, policy);
-            copy_weight((to ^ 64) + 12 * LINE, upper + 4ull * g.k, mine & 8, policy);
+            copy_weight((to ^ 64) + 12 * LINE, upper + four, mine & 8, policy);
             at += COLUMNS;
             block++;
         }
@@ -127,15 +129,16 @@ struct skinny_stream {
     }
 
     // What comes next of this tile, into the L2.
-    __device__ __forceinline__ void ask_ahead(const gemm &g, uint32_t bytes) const
+    __device__ __forceinline__ void ask_ahead(const gemm &g, const skinny_walk &w,
+                                              uint32_t bytes) const
     {
-        const uint32_t i = threadIdx.x % 32, row = row_of(g) + i;
-        if (bytes == 0 || block == end || i >= TILE || (g.end != GEMM_GATE_UP && row >= g.n))
+        const uint32_t i = threadIdx.x % 32;
+        if (bytes == 0 || block == end || i >= TILE)
             return;
-        const uint64_t from =
-            i < TILE / 2 ? (uint64_t)row * g.k : (uint64_t)(row - TILE / 2) * g.k + half;
-        fetch_ahead(g.w + from + block * COLUMNS,
-                    min((min(end * COLUMNS, g.k) - block * COLUMNS) * 2, bytes));
+        const uint32_t row = first_row(w, tile) + i % 8 * w.step + i / 8 * w.half;
+        if (row < g.n || w.paired)
+            fetch_ahead(g.w + (uint64_t)row * g.k + block * COLUMNS,
+                        min((min(end * COLUMNS, g.k) - block * COLUMNS) * 2, bytes));
     }
 };
 

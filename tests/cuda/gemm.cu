@@ -415,7 +415,7 @@ struct qkv_case {
     bool bias;
 };
 
-enum { KV_LAYERS = 2, KV_BLOCKS = 7, KV_PAGES = 4, KV_LAYER = 1 };
+enum { KV_LAYERS = 2, KV_BLOCKS = 72, KV_PAGES = 70, KV_LAYER = 1, QKV_TOKENS = 64 };
 
 // The token's place: positions far from 0 and from each other, blocks in another order than pages.
 uint32_t position_of(uint32_t t)
@@ -442,13 +442,13 @@ session_view qkv_view(const world &o, const qkv_case &c)
     v.kv_dtype = c.kv_dtype;
     v.n_blocks = KV_BLOCKS;
     v.max_pages = KV_PAGES;
-    std::vector<int32_t> pos(GEMV_TOKENS), slot(GEMV_TOKENS, 1), table(2 * KV_PAGES, INT32_MAX);
-    for (uint32_t t = 0; t < GEMV_TOKENS; t++) {
+    std::vector<int32_t> pos(QKV_TOKENS), slot(QKV_TOKENS, 1), table(2 * KV_PAGES, INT32_MAX);
+    for (uint32_t t = 0; t < QKV_TOKENS; t++) {
         pos[t] = (int32_t)position_of(t);
         table[KV_PAGES + position_of(t) / SV_BLOCK] = (int32_t)block_of(t);
     }
-    v.pos = make<int32_t>(GEMV_TOKENS);
-    v.token_slot = make<int32_t>(GEMV_TOKENS);
+    v.pos = make<int32_t>(QKV_TOKENS);
+    v.token_slot = make<int32_t>(QKV_TOKENS);
     v.page_table = make<int32_t>(2 * KV_PAGES);
     must(cudaMemcpy(v.pos, pos.data(), 4 * pos.size(), cudaMemcpyHostToDevice), "pos");
     must(cudaMemcpy(v.token_slot, slot.data(), 4 * slot.size(), cudaMemcpyHostToDevice), "slots");
@@ -488,6 +488,8 @@ bool run_qkv(const world &o, const qkv_case &c)
     test_case as = {GEMM_BF16, c.m, rows, c.k, 4u + c.m};
     gemm g = prepare(o, as);
     const uint32_t live = live_rows(as);
+    if (dev->gemm->skinny_cluster && !skinny_takes(dev, g))
+        return true;
     session_view v = qkv_view(o, c);
     std::vector<float> frequencies(d / 2);
     for (uint32_t i = 0; i < d / 2; i++)
@@ -504,12 +506,14 @@ bool run_qkv(const world &o, const qkv_case &c)
     must(cudaMemset(o.residual, 0xff, (uint64_t)(c.m + GUARD_ROWS) * c.k * 4), "cudaMemset");
     must(cudaMemset(o.y, 0xff, (uint64_t)(c.m + GUARD_ROWS) * c.heads * d * 2), "cudaMemset");
     must(cudaDeviceSynchronize(), "prepare");
-    bool ok = gemv_qkv_takes(dev, v, g, a);
+    const bool gemv = gemv_qkv_takes(dev, v, g, a);
+    bool ok = gemv || skinny_qkv_takes(dev, v, g, a);
     must(enqueue(produce, 32, 256, 0, dev->stream, (uint4 *)o.residual,
                  (const uint4 *)o.residual_from, (uint64_t)c.m * c.k / 4),
          "produce");
-    must(gemv_qkv_run(dev, v, g, a, (bf16 *)o.y, KV_LAYER, dev->stream), "gemv_qkv_run");
-    must(cudaStreamSynchronize(dev->stream), "gemv_qkv_run");
+    must((gemv ? gemv_qkv_run : skinny_qkv_run)(dev, v, g, a, (bf16 *)o.y, KV_LAYER, dev->stream),
+         "qkv_run");
+    must(cudaStreamSynchronize(dev->stream), "qkv_run");
     g.bias = a.bias;
     bool agrees = true;
     const std::vector<double> sums = reference(o, g, live, &agrees);
@@ -554,17 +558,30 @@ bool run_qkv(const world &o, const qkv_case &c)
 bool run_qkvs(const world &o, bool small)
 {
     std::vector<qkv_case> cases = {{1, 64, 2, 1, 16, SV_ROPE_HALF, SV_BF16, false},
-                                   {3, 72, 2, 1, 24, SV_ROPE_PAIRS, SV_F32, true}};
+                                   {3, 72, 2, 1, 24, SV_ROPE_PAIRS, SV_F32, true},
+                                   {5, 64, 2, 1, 16, SV_ROPE_HALF, SV_BF16, true},
+                                   {11, 136, 2, 1, 32, SV_ROPE_PAIRS, SV_F16, false}};
     if (!small)
         cases.insert(cases.end(), {{1, 2048, 32, 8, 64, SV_ROPE_HALF, SV_BF16, false},
                                    {2, 2048, 32, 8, 64, SV_ROPE_HALF, SV_F16, true},
                                    {4, 2048, 32, 8, 64, SV_ROPE_PAIRS, SV_BF16, false},
                                    {3, 576, 9, 3, 64, SV_ROPE_HALF, SV_F32, true},
                                    {4, 4096, 12, 4, 128, SV_ROPE_HALF, SV_BF16, true},
-                                   {1, 3584, 12, 4, 128, SV_ROPE_NONE, SV_BF16, true}});
+                                   {1, 3584, 12, 4, 128, SV_ROPE_NONE, SV_BF16, true},
+                                   {8, 2048, 32, 8, 64, SV_ROPE_HALF, SV_BF16, false},
+                                   {16, 2048, 32, 8, 64, SV_ROPE_PAIRS, SV_F16, true},
+                                   {24, 576, 9, 3, 64, SV_ROPE_HALF, SV_F32, true},
+                                   {32, 4096, 12, 4, 128, SV_ROPE_HALF, SV_BF16, true},
+                                   {64, 3584, 12, 4, 128, SV_ROPE_NONE, SV_BF16, true},
+                                   {64, 1000, 9, 3, 80, SV_ROPE_HALF, SV_BF16, false}});
     bool ok = true;
-    for (const qkv_case &c : cases)
-        ok = run_qkv(o, c) && ok;
+    for (uint32_t cluster : {0u, 1u, 4u, 8u}) {
+        dev->gemm->skinny_cluster = cluster;
+        for (const qkv_case &c : cases)
+            if (cluster == 0 || c.m > GEMV_TOKENS)
+                ok = run_qkv(o, c) && ok;
+    }
+    dev->gemm->skinny_cluster = 0;
     return ok;
 }
 
