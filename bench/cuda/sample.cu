@@ -2,9 +2,11 @@
 /*
  * sample - the sampler by rows and by what is asked of it (K9), at a vocabulary of 128,256.
  *
- * Bytes   of the logits, once: the floor. Logits are normal, of standard deviation 3, so flat that
- *         top_p alone keeps thousands; they come from memory, or, where it says so, from the L2,
- *         as in a step whose head has just written them
+ * Bytes   of the logits, once: the floor, in front of each table. Logits are normal, of standard
+ *         deviation 3, so flat that top_p alone keeps thousands; they come from memory, or, where
+ *         it says so, from the L2, as in a step whose head has just written them
+ * Overlap what a call does before it needs logits, it does while the one before it runs, as in a
+ *         step beside the head
  * Torch   bench/cuda/sample_torch.py
  */
 #include "bench/cuda/timing.h"
@@ -51,11 +53,14 @@ const mode modes[] = {
          p.a.logprobs = 21;
      }},
     {"temperature", [](params &) {}},
+    {"top_k", [](params &p) { p.a.top_k = 50; }},
+    {"top_k of 1000", [](params &p) { p.a.top_k = 1000; }},
     {"top_p", [](params &p) { p.a.top_p = 0.9f; }},
-    {"top_k, top_p",
+    {"top_k, top_p, min_p",
      [](params &p) {
          p.a.top_k = 50;
          p.a.top_p = 0.9f;
+         p.a.min_p = 0.01f;
      }},
     {"penalties",
      [](params &p) {
@@ -76,6 +81,8 @@ void time_rows(uint32_t rows)
     const size_t copies = std::min<size_t>(copies_beyond_l2(4 * n), timing::CALLS);
     const float *logits = random_f32(n * copies, 1, SCALE);
     world w(VOCAB, rows, CONTEXT);
+    printf("%u row%s: %.2f MB of logits, floor %.2f us\n", rows, rows > 1 ? "s" : "",
+           4e-6 * (double)n, 4e6 * (double)n / measured_bandwidth());
     w.batch(std::vector<int32_t>(rows, HISTORY - 1), std::vector<int32_t>(rows, SV_DRAW));
     for (const mode &m : modes) {
         params p = sampling::plain_params();

@@ -9,7 +9,8 @@ import statistics
 import torch
 
 CALLS, REPLAYS, VOCAB = 20, 15, 128256
-TOP_K, TOP_P, TEMPERATURE = 50, 0.9, 0.8
+TOP_K, TOP_P, MIN_P, TEMPERATURE = 50, 0.9, 0.01, 0.8
+ROWS, HISTORY = (1, 8, 64, 256), 1024
 
 
 def seconds_of(call):
@@ -53,6 +54,20 @@ def top_k_top_p(x):
     return ids.gather(-1, draw(p).unsqueeze(-1))
 
 
+def top_k_top_p_min_p(x):
+    values, ids = (x / TEMPERATURE).topk(TOP_K)
+    p = values.softmax(-1)
+    p = p * (p >= MIN_P * p[:, :1])
+    p = p * (p.cumsum(-1) - p < TOP_P * p.sum(-1, keepdim=True))
+    return ids.gather(-1, draw(p).unsqueeze(-1))
+
+
+def penalties(x, counts):
+    """counts: of each id in each row's history, kept as a matrix as vLLM has it."""
+    x = torch.where(counts > 0, torch.where(x > 0, x / 1.1, x * 1.1), x) - 0.1 * counts
+    return temperature(x)
+
+
 def top_p(x):
     values, ids = (x / TEMPERATURE).sort(descending=True)
     p = values.softmax(-1)
@@ -66,16 +81,20 @@ def logprobs(x):
 
 def main():
     l2 = torch.cuda.get_device_properties(0).L2_cache_size
-    for rows in (1, 8, 64, 256):
+    for rows in ROWS:
         sets = min(CALLS, 2 * l2 // (4 * rows * VOCAB) + 1)
         logits = [3 * torch.randn(rows, VOCAB, device="cuda") for _ in range(sets)]
-        for call in (greedy, temperature, top_k_top_p, top_p, logprobs):
+        history = torch.randint(VOCAB, (rows, HISTORY), device="cuda")
+        counts = torch.zeros_like(logits[0]).scatter_add_(1, history, torch.ones_like(history, dtype=torch.float32))
+        calls = {f.__name__: f for f in (greedy, temperature, top_k_top_p, top_k_top_p_min_p, top_p, logprobs)}
+        calls["penalties"] = lambda x: penalties(x, counts)
+        for name, call in calls.items():
             try:
                 s = seconds_of(lambda turn: call(logits[turn % sets]))
             except RuntimeError as error:
-                print(f"{rows} rows, {call.__name__}: {str(error).splitlines()[0]}")
+                print(f"{rows} rows, {name}: {str(error).splitlines()[0]}")
                 continue
-            print(f"{rows} rows, {call.__name__}: {s * 1e6:.1f} us")
+            print(f"{rows} rows, {name}: {s * 1e6:.1f} us")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
  * sample_cut - how far down a row its largest values are kept: by their number (top_k) or by their
  * weight (top_p). The search that sample_select.h describes.
  */
-#include "cuda/sample_select.h"
+#include "cuda/sample_list.h"
 
 struct crossing {
     uint32_t index;
@@ -16,10 +16,10 @@ struct crossing {
  * All threads learn it.
  */
 template <int CTAS>
-static __device__ __forceinline__ crossing cross(team_shared<CTAS> *s, uint64_t first,
-                                                 uint64_t second, uint64_t start, uint64_t target,
-                                                 uint32_t n)
+static __device__ __forceinline__ crossing cross(uint64_t first, uint64_t second, uint64_t start,
+                                                 uint64_t target, uint32_t n)
 {
+    team_shared<CTAS> *s = shared_of<CTAS>();
     uint32_t warp = threadIdx.x / 32, i = 2 * threadIdx.x;
     uint64_t sum = warp_scan(first + second);
     if (lane_of() == 31)
@@ -62,15 +62,15 @@ static __device__ __forceinline__ uint64_t parts_of(uint64_t all, uint32_t one)
  * ITEMS.
  */
 template <int CTAS>
-static __device__ __noinline__ cut find_cut_by(team<CTAS> t, part p, bool count, uint32_t lo,
-                                               uint32_t hi, uint64_t target, bool few)
+static __device__ __noinline__ cut find_cut_by(team<CTAS> t, bool count, uint32_t lo, uint32_t hi,
+                                               uint64_t target, bool few)
 {
     uint64_t above = 0;
     uint32_t i = 2 * threadIdx.x;
-    const unsigned long long *item = t.s->item;
+    const unsigned long long *item = t.s()->item;
     auto of_key = [&](uint64_t key) { return weight(float_of_key((uint32_t)key), count); };
     while (lo < hi) {
-        uint32_t n = few ? gather(t, p, lo, hi) : ITEMS + 1;
+        uint32_t n = few ? list(t, lo, hi, CTAS) : ITEMS + 1;
         bool sorted = n <= ITEMS;
         if (n == 0)
             break;
@@ -78,7 +78,7 @@ static __device__ __noinline__ cut find_cut_by(team<CTAS> t, part p, bool count,
         while ((hi - lo) >> shift >= ITEMS)
             shift++;
         if (!sorted)
-            histogram(t, p, count, lo, hi, shift);
+            histogram(t, count, lo, hi, shift);
         // From the top: thread 0 has the two highest bins, or the two largest values.
         uint64_t a = item[sorted ? i : ITEMS - 1 - i], b = item[sorted ? i + 1 : ITEMS - 2 - i];
         uint64_t first = a, second = b;
@@ -86,7 +86,7 @@ static __device__ __noinline__ cut find_cut_by(team<CTAS> t, part p, bool count,
             first = i < n ? of_key(key_of(a)) : 0;
             second = i + 1 < n ? of_key(key_of(b)) : 0;
         }
-        crossing c = cross(t.s, first, second, above, target, sorted ? n : ITEMS);
+        crossing c = cross<CTAS>(first, second, above, target, sorted ? n : ITEMS);
         if (sorted) {
             uint32_t key = key_of(item[c.index]);
             int equal = __syncthreads_count(i <= c.index && key_of(a) == key);
@@ -105,10 +105,10 @@ static __device__ __noinline__ cut find_cut_by(team<CTAS> t, part p, bool count,
 }
 
 template <int CTAS>
-static __device__ __forceinline__ cut find_cut(team<CTAS> &t, const part &p, bool count,
-                                               uint32_t lo, uint32_t hi, uint64_t target, bool few)
+static __device__ __forceinline__ cut find_cut(team<CTAS> &t, bool count, uint32_t lo, uint32_t hi,
+                                               uint64_t target, bool few)
 {
-    cut c = find_cut_by(t, p, count, lo, hi, target, few);
+    cut c = find_cut_by(t, count, lo, hi, target, few);
     t.tells = c.tells;
     t.lists = c.lists;
     return c;

@@ -6,10 +6,8 @@
  * Keys    unsigned integers in the order of the floats; +0 and -0 are one
  * Weight  1, or a probability in units of 2^-32 of the best one's, rounded: integers, so that no
  *         order of summation shows. Below half a unit it is nothing
- * Search  a few values are gathered and sorted; many are counted in ITEMS bins of a range of
+ * Search  few values are listed (sample_list.h); many are counted in ITEMS bins of a range of
  *         keys, which then is the bin that crosses; after 4 such rounds it is one key
- * Bound   the k-th largest of the threads' own maxima is not above the k-th largest value: that
- *         leaves few for a small k, whatever the distribution
  * Reads   values of a warp by the lanes that wrote them, four ids each, and no others
  */
 #include "cuda/sample_team.h"
@@ -21,6 +19,15 @@ struct part {
     uint32_t first, n;
     bool aligned; // rows begin at 16 bytes
 };
+
+// Made when it is asked for: registers are few.
+template <int CTAS> static __device__ __forceinline__ part part_of(const team<CTAS> &t)
+{
+    const task &k = t.s()->row;
+    uint32_t first = t.me() * k.span;
+    return {k.logits, t.values() + threadIdx.x / 32 * k.span, first,
+            first < k.vocab ? min(k.vocab - first, k.span) : 0, k.vocab % 4 == 0};
+}
 
 // The best of what one thread has seen.
 struct seen {
@@ -43,6 +50,11 @@ struct seen {
         add(x, i);
     }
 };
+
+static __device__ __forceinline__ float one_of(const float4 &x, uint32_t c)
+{
+    return c < 2 ? c < 1 ? x.x : x.y : c < 3 ? x.z : x.w;
+}
 
 static __device__ __forceinline__ uint32_t key_of_float(float f)
 {
@@ -99,9 +111,8 @@ static __device__ __forceinline__ void load_quads(const part &p, F f, G again)
         float4 x[DEPTH];
         uint32_t left = 0;
 #pragma unroll
-        for (int j = 0; j < DEPTH; j++)
-            if (from + 128 * j < p.n)
-                x[j] = load_quad<ALIGNED>(p, from + 128 * j);
+        for (int j = 0; j < DEPTH; j++) // all of them: a load left out would have to keep x[j]
+            x[j] = load_quad<ALIGNED>(p, from + 128 * j < p.n ? from + 128 * j : from);
 #pragma unroll
         for (int j = 0; j < DEPTH; j++)
             if (from + 128 * j < p.n &&
@@ -110,7 +121,7 @@ static __device__ __forceinline__ void load_quads(const part &p, F f, G again)
 #pragma unroll 1
         for (; left; left &= left - 1) {
             uint32_t off = from + 128 * (__ffs(left) - 1);
-            again(off, load_quad<ALIGNED>(p, off), p.n - off);
+            again(off, load_quad<ALIGNED>(p, off), p.n - off); // once more: registers are few
         }
     }
 }
@@ -125,98 +136,7 @@ static __device__ __forceinline__ void each_logits(const part &p, F f, G again)
     if (p.aligned)
         load_quads<true, DEPTH>(p, f, again);
     else
-        load_quads<false, 1>(p, f, again);
-}
-
-// A key with at least k values at or above it; LEAST_KEY where k is too large for that.
-template <int CTAS>
-static __device__ __forceinline__ uint32_t bound(team<CTAS> &t, float most_of_thread, uint32_t k)
-{
-    uint32_t key = key_of_float(most_of_thread), from = (k + CTAS - 1) / CTAS, low = 0;
-#pragma unroll 1
-    for (int bit = 31; from <= THREADS && bit >= 12; bit--) // finer is of no use
-        if ((uint32_t)__syncthreads_count(key >= (low | 1u << bit)) >= from)
-            low |= 1u << bit;
-    low = ~(uint32_t)t.most((uint64_t)~low); // the lowest of the CTAs
-    return max(low, LEAST_KEY);
-}
-
-// Entries of n ids in s->item, the largest first. All threads call it.
-template <int CTAS> static __device__ __noinline__ void sort(team_shared<CTAS> *s, uint32_t n)
-{
-    uint32_t size = 2;
-    while (size < n)
-        size *= 2;
-    for (uint32_t i = n + threadIdx.x; i < size; i += THREADS)
-        s->item[i] = 0;
-    __syncthreads();
-    for (uint32_t run = 2; run <= size; run *= 2)
-        for (uint32_t gap = run / 2; gap > 0; gap /= 2) {
-            uint32_t i = 2 * threadIdx.x - (threadIdx.x & (gap - 1));
-            if (i < size) {
-                unsigned long long a = s->item[i], b = s->item[i + gap];
-                if ((a < b) == ((i & run) == 0)) {
-                    s->item[i] = b;
-                    s->item[i + gap] = a;
-                }
-            }
-            // A warp keeps to 64 entries of its own while the gap is below 64.
-            if (gap > 32 || (gap == 1 && run >= 64))
-                __syncthreads();
-            else
-                __syncwarp();
-        }
-    __syncthreads();
-}
-
-/*
- * Entries of all values with keys in [lo, hi] into every CTA's s->item, sorted. Returns how many
- * there are; if they are more than ITEMS nothing is written, and it was no list.
- */
-template <int CTAS>
-static __device__ __noinline__ uint32_t gather_by(team<CTAS> t, part p, uint32_t lo, uint32_t hi)
-{
-    auto inside = [&](float x, uint32_t off) {
-        return key_of_float(x) - lo <= hi - lo && off < p.n;
-    };
-    uint32_t mine = 0;
-    each_quad(p, [&](uint32_t off, const float4 &x) {
-        mine +=
-            inside(x.x, off) + inside(x.y, off + 1) + inside(x.z, off + 2) + inside(x.w, off + 3);
-    });
-    mine = warp_sum(mine);
-    uint64_t all, before = t.before_me(t.tell(mine), &all);
-    if (all > ITEMS)
-        return (uint32_t)all;
-    auto put = [&](float x, uint32_t off) {
-        bool found = inside(x, off);
-        uint32_t who = __ballot_sync(ALL_LANES, found);
-        if (found)
-            t.list((uint32_t)before + __popc(who & ((1u << lane_of()) - 1)),
-                   entry_of(key_of_float(x), p.first + off));
-        before += __popc(who);
-    };
-    for (uint32_t from = 0; mine > 0 && from < p.n; from += 128) {
-        uint32_t off = from + 4 * lane_of();
-        float4 x = off < p.n ? *(const float4 *)(p.values + off) : float4{0, 0, 0, 0};
-        put(x.x, off);
-        put(x.y, off + 1);
-        put(x.z, off + 2);
-        put(x.w, off + 3);
-    }
-    t.await_list((uint32_t)all);
-    sort(t.s, (uint32_t)all);
-    return (uint32_t)all;
-}
-
-template <int CTAS>
-static __device__ __forceinline__ uint32_t gather(team<CTAS> &t, const part &p, uint32_t lo,
-                                                  uint32_t hi)
-{
-    uint32_t n = gather_by(t, p, lo, hi);
-    t.tells++;
-    t.lists += n <= ITEMS;
-    return n;
+        load_quads<false, 2>(p, f, again);
 }
 
 static __device__ __forceinline__ uint32_t weight(float x, bool count)
@@ -226,10 +146,11 @@ static __device__ __forceinline__ uint32_t weight(float x, bool count)
 
 // The weights of values with keys in [lo, hi], in bins of 2^shift keys, in every CTA's s->item.
 template <int CTAS>
-static __device__ __forceinline__ void histogram(const team<CTAS> &t, const part &p, bool count,
-                                                 uint32_t lo, uint32_t hi, uint32_t shift)
+static __device__ __forceinline__ void histogram(const team<CTAS> &t, bool count, uint32_t lo,
+                                                 uint32_t hi, uint32_t shift)
 {
-    unsigned long long *bin = t.s->item;
+    const part p = part_of(t);
+    unsigned long long *bin = t.s()->item;
     __syncthreads(); // nobody reads the last ones any more
     for (uint32_t i = threadIdx.x; i < ITEMS; i += THREADS)
         bin[i] = 0;

@@ -8,24 +8,36 @@
  *        have all of them at home. Two places in turn, so that the next needs no other barrier.
  * Order  numbers are joined in the order of the warps, or are integers: bits repeat.
  */
-#include "cuda/device.h"
+#include "cuda/sample_task.h"
 
 enum {
     THREADS = 512,
     WARPS = THREADS / 32,
-    ITEMS = 2 * THREADS // bins of a histogram, or entries of a list: two a thread
+    ITEMS = 2 * THREADS, // bins of a histogram, or entries of a list: two a thread
+    ROOM = 256           // entries that a CTA of several can add to a list
 };
 constexpr uint32_t ALL_LANES = ~0u;
 
 template <int CTAS> struct team_shared {
+    task row;
     uint64_t told_all[2], listed; // mbarriers
     unsigned long long item[ITEMS];
-    uint64_t told[2][CTAS * WARPS], other[CTAS * WARPS];
+    unsigned long long sent[CTAS > 1 ? CTAS *ROOM : ITEMS]; // by CTAs; pick()'s weights
+    uint64_t told[2][CTAS * WARPS], other[2][CTAS * WARPS];
     uint64_t part[WARPS]; // of a scan
     uint64_t top[SV_TOP_MAX];
     uint64_t before; // what cross() found
-    uint32_t index;
+    uint32_t index, found;
 };
+
+extern __shared__ float4 values_of_cta[];
+
+// A name of its own, so that it is known to be shared memory wherever it is asked for.
+template <int CTAS> static __device__ __forceinline__ team_shared<CTAS> *shared_of()
+{
+    __shared__ team_shared<CTAS> s;
+    return &s;
+}
 
 static __device__ __forceinline__ uint32_t lane_of()
 {
@@ -127,18 +139,28 @@ static __device__ __forceinline__ void await(uint64_t *b, uint32_t phase)
 
 template <int CTAS> struct team {
     enum { N = CTAS * WARPS };
-    team_shared<CTAS> *s;
     uint32_t rank;
-    uint32_t tells, lists; // how many there were: all CTAs count alike
+    uint32_t tells, lists; // how many there were: of tells, all CTAs count alike
+
+    __device__ __forceinline__ team_shared<CTAS> *s() const
+    {
+        return shared_of<CTAS>();
+    }
+
+    // Of the row, this CTA's.
+    __device__ __forceinline__ float *values() const
+    {
+        return CTAS > 1 ? (float *)values_of_cta : s()->row.values;
+    }
 
     // Once, before anything else; then all of them run, and their memory is there.
     __device__ __forceinline__ void open()
     {
         if constexpr (CTAS > 1) {
             if (threadIdx.x == 0) {
-                open_barrier(&s->told_all[0]);
-                open_barrier(&s->told_all[1]);
-                open_barrier(&s->listed);
+                open_barrier(&s()->told_all[0]);
+                open_barrier(&s()->told_all[1]);
+                open_barrier(&s()->listed);
                 asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
             }
             sync();
@@ -174,13 +196,13 @@ template <int CTAS> struct team {
 
     /*
      * What every warp tells, all of its lanes the same: [N], until the telling after the next. With
-     * `also`, a second number in s->other. Nobody goes on before all have come, but of memory only
+     * `also`, a second number, in others(). Nobody goes on before all have come, but of memory only
      * what was told is sure to be seen.
      */
     __device__ __forceinline__ const uint64_t *tell(uint64_t x, const uint64_t *also = NULL)
     {
         uint32_t turn = tells & 1, phase = tells >> 1 & 1;
-        uint64_t *told = s->told[turn], *all = &s->told_all[turn];
+        uint64_t *told = s()->told[turn], *all = &s()->told_all[turn];
         tells++;
         if constexpr (CTAS > 1) {
             if (threadIdx.x == 0)
@@ -188,41 +210,28 @@ template <int CTAS> struct team {
             if (lane_of() < CTAS) {
                 put(lane_of(), told + me(), x, all);
                 if (also)
-                    put(lane_of(), s->other + me(), *also, all);
+                    put(lane_of(), s()->other[turn] + me(), *also, all);
             }
             await(all, phase);
         } else {
             if (lane_of() == 0) {
                 told[me()] = x;
                 if (also)
-                    s->other[me()] = *also;
+                    s()->other[turn][me()] = *also;
             }
             __syncthreads();
         }
         return told;
     }
 
-    // An entry of a list, to place `at` of every CTA's s->item.
-    __device__ __forceinline__ void list(uint32_t at, uint64_t entry) const
+    // Of the last telling.
+    __device__ __forceinline__ const uint64_t *told() const
     {
-        if constexpr (CTAS > 1) {
-#pragma unroll 1
-            for (uint32_t r = 0; r < CTAS; r++)
-                put(r, s->item + at, entry, &s->listed);
-        } else {
-            s->item[at] = entry;
-        }
+        return s()->told[(tells - 1) & 1];
     }
-
-    // Until all n entries are here.
-    __device__ __forceinline__ void await_list(uint32_t n)
+    __device__ __forceinline__ const uint64_t *others() const
     {
-        if constexpr (CTAS > 1) {
-            if (threadIdx.x == 0)
-                expect(&s->listed, n * 8);
-            await(&s->listed, lists & 1);
-        }
-        lists++;
+        return s()->other[(tells - 1) & 1];
     }
 
     __device__ __forceinline__ uint64_t most(uint64_t entry);

@@ -4,11 +4,14 @@
  *
  * Token    the reference knows the random number: the token must hold it in the running sum of what
  *          the reference keeps, ids ascending, to within NEAR; so a wrong set, weight or order
- * shows in every draw. Greedy tokens are exact Logprob  to within 2e-5; ranks, alternatives and
- * their order are exact Repeat   each case runs alone, in a batch of ROWS among others, and by the
- * other path of the kernel: bits are equal, but logprobs of the other path Draws    chi-squared of
- * 102,400 draws with 64 seeds over a small vocabulary Usage    sample [small]: vocabularies of 32
- * and 1000, one seed, for compute-sanitizer
+ *          shows in every draw. Greedy tokens are exact
+ * Logprob  to within 2e-5; ranks, alternatives and their order are exact
+ * Repeat   each case runs alone, in a batch of ROWS among others, and by the other path of the
+ *          kernel: bits are equal, but logprobs of the other path
+ * Draws    chi-squared of 102,400 draws with 64 seeds over a small vocabulary
+ * Usage    sample [small]: a few rows for compute-sanitizer, which between them reach all that the
+ *          others do but lists that one CTA overfills. For racecheck, which slows shared memory
+ * some hundred times, they are few, not repeated, and launched without rows to spare
  */
 #include "tests/cuda/sampling.h"
 
@@ -26,7 +29,7 @@ using sampling::params;
 using sampling::world;
 using floats = std::vector<float>;
 
-enum { ROWS = 64, CONTEXT = 4096, SEEDS = 3, DRAWS = 1600, MANY = 3000, THINNED = 6 };
+enum { ROWS = 64, CONTEXT = 4096, SEEDS = 3, DRAWS = 1600, MANY = 3000 };
 constexpr double NEAR = 2e-5, LOGPROB_NEAR = 2e-5;
 
 struct row_case {
@@ -347,6 +350,16 @@ void add_processors(std::vector<row_case> &v, uint32_t vocab, random_source &r)
         p.a.temperature = 0;
     }));
     v.push_back(one("repetition", vocab, 3, r, [](params &p) { p.a.repetition = 0.5f; }));
+    for (int i = 0; i < 2; i++) { // in an even row and in an odd one
+        v.push_back(one("the last tokens", vocab, 3, r, [&](params &p) {
+            p.history = {0, (int32_t)(vocab / 2), (int32_t)(vocab / 3)};
+            p.a.prompt_len = 1;
+            p.a.presence = 60;
+            p.a.temperature = 0;
+        }));
+        v.back().logits[vocab / 2] = 40;
+        v.back().logits[vocab / 3] = 50;
+    }
     v.push_back(
         one("one allowed", vocab, 3, r, [&](params &p) { p.allowed = {(int32_t)(vocab - 1)}; }));
     v.push_back(one("all banned", vocab, 3, r, [&](params &p) {
@@ -365,6 +378,67 @@ void add_processors(std::vector<row_case> &v, uint32_t vocab, random_source &r)
         v.push_back(one("asked for", vocab, 3, r, [&](params &p) { p.a.logprobs = logprobs; }));
         v.back().want = (int32_t)r.below(vocab);
     }
+}
+
+// What a list of the largest values must hold: many equal ones, more than it has room for, fewer
+// than are asked for, all of them in one place.
+void add_lists(std::vector<row_case> &v, uint32_t vocab, random_source &r)
+{
+    for (uint32_t k : {1u, 2u, 3u, 64u, 99u, 100u, 101u, 128u, 129u, 512u, vocab - 1, vocab}) {
+        row_case c = one("top_k of coarse logits", vocab, 3, r, [&](params &p) {
+            p.a.top_k = k;
+            p.a.top_p = r.below(3) ? 0.95f : 1;
+            p.a.min_p = r.below(2) ? 0.02f : 0;
+            p.a.logprobs = r.below(2) * (1 + r.below(21));
+            p.a.frequency = r.below(2) ? 0.1f : 0;
+        });
+        for (float &f : c.logits)
+            f = roundf(f * 8) / 8;
+        v.push_back(c);
+    }
+    for (uint32_t n : {60u, 300u, 900u, 2000u}) {
+        const uint32_t here = std::min(n, vocab), from = r.below(vocab - here + 1);
+        for (uint32_t k : {0u, 50u, 100u}) {
+            row_case c = one("the best in one place", vocab, 1, r, [&](params &p) {
+                p.a.top_k = k;
+                p.a.top_p = 0.9f;
+                p.a.logprobs = r.below(2) ? 21 : 0;
+                p.a.presence = r.below(2) ? 0.5f : 0;
+            });
+            for (uint32_t i = from; i < from + here; i++)
+                c.logits[i] = r.below(2) ? 20 : 20 + (float)r.normal() / 8;
+            v.push_back(c);
+        }
+    }
+    for (uint32_t k : {5u, 50u})
+        v.push_back(one("fewer than k", vocab, 3, r, [&](params &p) {
+            p.a.top_k = k;
+            p.a.top_p = 0.99f;
+            for (int i = 0; i < 7; i++)
+                p.allowed.push_back((int32_t)r.below(vocab));
+        }));
+    for (uint32_t k : {0u, 3u, 40u}) {
+        row_case c = one("zeros of both signs", vocab, 0, r, [&](params &p) {
+            p.a.top_k = k;
+            p.a.top_p = 0.8f;
+            p.a.logprobs = k ? 21 : 0;
+        });
+        for (float &f : c.logits)
+            f = r.below(50) ? r.below(2) ? 0.0f : -0.0f : -1;
+        c.logits[r.below(vocab)] = 1;
+        v.push_back(c);
+    }
+    v.push_back(one("long history", vocab, 3, r, [&](params &p) {
+        p.history.resize(CONTEXT);
+        for (int32_t &id : p.history)
+            id = (int32_t)r.below(r.below(2) ? vocab : std::min(vocab, 9u));
+        p.a.prompt_len = CONTEXT / 3;
+        p.a.repetition = 1.3f;
+        p.a.frequency = 0.01f;
+        p.a.presence = 0.2f;
+        p.a.top_k = 20;
+        p.a.logprobs = 3;
+    }));
 }
 
 // One of each list; ids are few, so that lists meet.
@@ -416,6 +490,7 @@ std::vector<row_case> cases_of(uint32_t vocab, uint64_t seed)
     std::vector<row_case> v;
     add_processors(v, vocab, r);
     add_thresholds(v, vocab, r);
+    add_lists(v, vocab, r);
     for (float f : {NAN, INFINITY, -INFINITY}) {
         v.push_back(one("no number", vocab, 3, r, [](params &p) { p.a.logprobs = 2; }));
         v.back().logits[r.below(vocab)] = f;
@@ -459,12 +534,15 @@ bool same_bits(const row_case &c, const answer &a, const answer &b, bool logprob
                           memcmp(a.top_logprob, b.top_logprob, n * 4) == 0));
 }
 
-int check(uint32_t vocab, uint64_t seed, std::vector<row_case> cases)
+// small: one launch of each kernel for all of them.
+int check(uint32_t vocab, uint64_t seed, std::vector<row_case> cases, bool small = false)
 {
-    world w(vocab, ROWS, CONTEXT);
-    const std::vector<answer> together = answers_of(w, cases, ROWS, sample_run);
-    const std::vector<answer> alone = answers_of(w, cases, 1, sample_run);
-    const std::vector<answer> other = answers_of(w, cases, ROWS - 1, sample_run_ctas);
+    const uint32_t rows = small ? (uint32_t)cases.size() : (uint32_t)ROWS;
+    world w(vocab, rows, CONTEXT);
+    const std::vector<answer> together = answers_of(w, cases, rows, sample_run);
+    const std::vector<answer> alone = small ? together : answers_of(w, cases, 1, sample_run);
+    const std::vector<answer> other =
+        answers_of(w, cases, small ? rows : rows - 1, sample_run_ctas);
     int failures = 0;
     auto tell = [&](size_t i, const char *fault) {
         printf("sample: vocab %u, seed %llu, case %zu (%s): %s (token %d, alone %d, other %d)\n",
@@ -498,11 +576,30 @@ std::vector<row_case> many(uint32_t vocab, uint32_t n)
     return v;
 }
 
-std::vector<row_case> thinned(const std::vector<row_case> &all, size_t by)
+// The numbers that are read of a row: all processors, lists of every kind, both searches.
+std::vector<row_case> some(uint32_t vocab)
 {
+    random_source r = {vocab};
     std::vector<row_case> v;
-    for (size_t i = 0; i < all.size(); i += by)
-        v.push_back(all[i]);
+    v.push_back(all_on(vocab, r)); // a list of raw logits, and one of what becomes of them
+    v.push_back(all_on(vocab, r));
+    v.back().p.a.logprobs = 0;
+    v.back().p.a.top_k = 0; // the whole row
+    v.push_back(one("greedy", vocab, 3, r, [](params &p) { p.a.temperature = 0; }));
+    v.push_back(one("a list for both", vocab, 3, r, [](params &p) {
+        p.a.top_k = 7;
+        p.a.top_p = 0.9f;
+        p.a.logprobs = 4;
+    }));
+    v.push_back(one("a longer list", vocab, 3, r, [](params &p) { p.a.top_k = 90; }));
+    v.push_back(one("a large k", vocab, 3, r, [](params &p) { p.a.top_k = 300; }));
+    v.push_back(one("asked for", vocab, 3, r, [](params &p) { p.a.logprobs = 1; }));
+    v.back().want = (int32_t)(vocab / 2);
+    v.push_back(one("all equal", vocab, 0, r, [](params &p) { // bins, or a long list
+        p.a.top_k = 5;
+        p.a.top_p = 0.7f;
+        p.a.logprobs = 3;
+    }));
     return v;
 }
 
@@ -566,25 +663,24 @@ int check_draws(uint32_t vocab, const char *name, float grain,
 
 int main(int argc, char **argv)
 {
-    const bool small = argc > 1 && strcmp(argv[1], "small") == 0;
-    std::vector<uint32_t> vocabs = {32, 1000};
-    if (!small)
-        vocabs.insert(vocabs.end(), {1537, 49152, 50257, 128256, 151936});
     int failures = 0;
-    for (uint32_t vocab : vocabs)
-        for (uint64_t seed = 1; seed <= (small || vocab > 50000 ? 1 : SEEDS); seed++)
-            failures += check(vocab, seed, thinned(cases_of(vocab, seed), small ? THINNED : 1));
-    for (uint32_t vocab : {32u, 400u})
-        failures += check(vocab, 0, thinned(many(vocab, MANY), small ? MANY / THINNED : 1));
-    if (!small) {
-        failures += check_draws(32, "plain", 1e-3f, [](params &) {});
-        failures += check_draws(1000, "plain", 1e-3f, [](params &) {});
-        failures += check_draws(1000, "top_k, top_p", 1e-3f, [](params &p) {
-            p.a.top_k = 100;
-            p.a.top_p = 0.9f;
-        });
-        failures += check_draws(32, "top_p through ties", 1, [](params &p) { p.a.top_p = 0.6f; });
-        failures += check_draws(32, "top_k through ties", 1, [](params &p) { p.a.top_k = 7; });
+    if (argc > 1 && strcmp(argv[1], "small") == 0) {
+        for (uint32_t vocab : {1000u, 1537u}) // whole quads, and not
+            failures += check(vocab, 0, some(vocab), true);
+        return failures > 0;
     }
+    for (uint32_t vocab : {32u, 1000u, 1537u, 49152u, 50257u, 128256u, 151936u})
+        for (uint64_t seed = 1; seed <= (vocab > 50000 ? 1 : SEEDS); seed++)
+            failures += check(vocab, seed, cases_of(vocab, seed));
+    for (uint32_t vocab : {32u, 400u})
+        failures += check(vocab, 0, many(vocab, MANY));
+    failures += check_draws(32, "plain", 1e-3f, [](params &) {});
+    failures += check_draws(1000, "plain", 1e-3f, [](params &) {});
+    failures += check_draws(1000, "top_k, top_p", 1e-3f, [](params &p) {
+        p.a.top_k = 100;
+        p.a.top_p = 0.9f;
+    });
+    failures += check_draws(32, "top_p through ties", 1, [](params &p) { p.a.top_p = 0.6f; });
+    failures += check_draws(32, "top_k through ties", 1, [](params &p) { p.a.top_k = 7; });
     return failures > 0;
 }

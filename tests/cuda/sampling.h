@@ -3,7 +3,9 @@
 /*
  * sampling - a session whose rows are filled by hand, for the sampler's test and its benchmark.
  *
- * Row i is of slot i and token i. A row's history is its slot's; the token to come follows it.
+ * Row i is of slot i. A row's history is its slot's; the token to come follows it. Its last LATE
+ * tokens are of this step: in the batch, the very last one of every other row as SV_SAMPLED, while
+ * the history has something else in their place, as before embed_kernel.
  */
 #include "kernels/cuda/program.h"
 #include "kernels/cuda/sample.h"
@@ -14,6 +16,8 @@
 
 namespace sampling
 {
+enum : uint32_t { LATE = 2 };
+
 // What a row is sampled by; `a` gets its pointers at set().
 struct params {
     sv_sampling a;
@@ -50,14 +54,15 @@ inline void must(cudaError_t e, const char *what)
 class world
 {
   public:
-    world(uint32_t vocab, uint32_t rows, uint32_t context) : rows_(rows)
+    world(uint32_t vocab, uint32_t rows, uint32_t context) : rows_(rows), late_(LATE * rows, 0)
     {
         char why[SV_WHY_MAX] = "";
         must(cudaGetDeviceProperties(&dev_.prop, 0), "cudaGetDeviceProperties");
         must(cudaStreamCreateWithFlags(&dev_.stream, cudaStreamNonBlocking), "cudaStreamCreate");
         sv_limits l = {};
         l.size = sizeof l;
-        l.max_tokens = l.max_seqs = l.max_rows = rows;
+        l.max_seqs = l.max_rows = rows;
+        l.max_tokens = LATE * rows;
         l.max_context = context;
         l.n_blocks = l.layers = l.heads = l.kv_heads = 1;
         l.head_dim = 64;
@@ -97,8 +102,11 @@ class world
 
     void set(uint32_t row, params &p)
     {
+        const size_t n = p.history.size(), late = n < LATE ? n : (size_t)LATE;
         p.a.history = p.history.data();
-        p.a.n_history = (uint32_t)p.history.size();
+        p.a.n_history = (uint32_t)(n - late);
+        for (size_t i = 0; i < late; i++)
+            late_[row * LATE + LATE - late + i] = p.history[n - late + i];
         p.a.stop = p.stop.data();
         p.a.n_stop = (uint32_t)p.stop.size();
         p.a.bias_id = p.bias_id.data();
@@ -122,15 +130,30 @@ class world
     // The step's batch: `rows` of them, row i at position pos[i].
     void batch(const std::vector<int32_t> &pos, const std::vector<int32_t> &want)
     {
-        uint32_t n = (uint32_t)pos.size();
-        std::vector<int32_t> each(n);
-        for (uint32_t i = 0; i < n; i++)
-            each[i] = (int32_t)i;
-        const uint32_t counts[4] = {n, n, n, 0};
+        const uint32_t n = (uint32_t)pos.size();
+        std::vector<int32_t> slot(n), row_token(n), last(n), token(LATE * n), at(LATE * n),
+            token_slot(LATE * n);
+        for (uint32_t i = 0; i < n; i++) {
+            slot[i] = (int32_t)i;
+            row_token[i] = (int32_t)(LATE * (i + 1) - 1);
+            for (uint32_t k = 0; k < LATE; k++) {
+                const uint32_t j = LATE * i + k;
+                token[j] = late_[j];
+                at[j] = pos[i] - (int32_t)(LATE - 1 - k);
+                token_slot[j] = at[j] < 0 ? -1 : (int32_t)i;
+            }
+            last[i] = late_[LATE * i + LATE - 1];
+            if (i % 2)
+                token[LATE * i + LATE - 1] = SV_SAMPLED;
+        }
+        const uint32_t counts[4] = {LATE * n, n, n, 0};
         put(s_->v.counts, counts, 4);
-        put(s_->v.pos, pos.data(), n);
-        put(s_->v.row_token, each.data(), n);
-        put(s_->v.row_slot, each.data(), n);
+        put(s_->v.token, token.data(), LATE * n);
+        put(s_->v.pos, at.data(), LATE * n);
+        put(s_->v.token_slot, token_slot.data(), LATE * n);
+        put(s_->v.last, last.data(), n);
+        put(s_->v.row_token, row_token.data(), n);
+        put(s_->v.row_slot, slot.data(), n);
         put(s_->v.row_want, want.data(), n);
     }
 
@@ -165,6 +188,7 @@ class world
 
   private:
     uint32_t rows_;
+    std::vector<int32_t> late_; // [rows_, LATE] the last ones of each history
     sv_dev dev_ = {};
     sv_session *s_ = nullptr;
 
