@@ -334,8 +334,9 @@ typedef struct sv_kernels {
     // Logits of a row of the step last collected, [vocab], before any processor. For tests.
     int (*logits)(sv_session *, uint32_t row, float *out);
 
-    // When there is nothing to do for a while: gives back a piece of what loading held. 1: call
-    // again, 0: that was all, < 0: the device is lost.
+    // When there is nothing to do for a while: a piece of what was left for later: gives back what
+    // loading held; CUDA: finds faster algorithms, for as long as the process lives, so logits()
+    // of steps before it are lost. 1: call again, 0: that was all, < 0: the device is lost.
     int (*idle)(sv_dev *);
     // Bytes of the device's memory that nobody has; UINT64_MAX: it is the host's, never counted.
     uint64_t (*room)(const sv_dev *);

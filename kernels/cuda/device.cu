@@ -156,6 +156,12 @@ static uint64_t device_room(const sv_dev *)
     return cudaMemGetInfo(&left, &all) == cudaSuccess ? left : 0;
 }
 
+static int device_idle(sv_dev *d)
+{
+    int rc = upload_idle(d);
+    return rc == 0 ? program_idle(d) : rc;
+}
+
 extern "C" SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
     sizeof(sv_kernels), SV_KERNELS_VERSION, "cuda",          2,
     device_open,        device_close,       device_about,    weight_bytes,
@@ -163,6 +169,6 @@ extern "C" SV_KERNELS_EXPORT const sv_kernels sv_kernels_v1 = {
     session_buffer,     program_buckets,    program_record,  program_embed,
     program_qkv,        program_attend,     program_project, program_gate_up,
     program_head,       program_ready,      session_slot,    session_batch,
-    program_launch,     session_collect,    session_logits,  upload_idle,
+    program_launch,     session_collect,    session_logits,  device_idle,
     device_room,
 };

@@ -8,8 +8,10 @@
  *            activation after it. Up to some hundred tokens reading the weights, once, is what
  *            they cost.
  * Numbers    w and x bf16, sums f32. A residual is normed to bf16; its own rows stay f32.
- * Order      sums of one shape and bucket are taken in one fixed order: bits repeat; cuBLASLt's as
- *            long as the process lives (lt_choose.cu).
+ * Order      sums of one shape and bucket are taken in one fixed order: bits repeat in a process,
+ *            but for one change of cuBLASLt's algorithm for a shape. It comes the first time that
+ *            nothing is under way after the shape was met (lt_choose.cu), so never within a
+ *            sequence, and after it bits repeat as long as the process lives.
  */
 #include "cuda/session.h"
 

@@ -21,7 +21,10 @@ struct lt_plan {
     cublasLtMatmulDescOpaque_t op;
     cublasLtMatrixLayoutOpaque_t w, x, y;
     int found, best;
-    bool chosen; // best is by time
+    bool chosen;      // best is by time
+    uint32_t changed; // gemm_state.changes when best became another; 0: it is the first
+    const bf16 *first_w, *first_x; // of the first product, which a choice is made with
+    void *first_y;
     cublasLtMatmulAlgo_t algo[LT_CANDIDATES];
 };
 
@@ -32,10 +35,15 @@ struct gemm_state {
     // skinny_choose()'s; not 0: skinny takes what it can, for tests and benchmarks.
     uint32_t skinny_cluster, skinny_normed;
     uint32_t n_plans, oldest;
+    uint32_t changes;         // of plans' algorithms
     lt_plan *plans[LT_PLANS]; // owned
 };
 
 // One product of a plan's shape.
 bool lt_product(const sv_dev *, lt_plan *, int which, const bf16 *w, const bf16 *x, void *y,
                 cudaStream_t);
-void lt_choose(const sv_dev *, lt_plan *, const bf16 *w, const bf16 *x, void *y);
+// Nothing runs. Chooses by time for one more shape that products have had; false: there is none.
+bool lt_choose_next(sv_dev *);
+// Whether a program of so many tokens and rows, recorded at `changes`, has algorithms that are no
+// longer the best.
+bool lt_outdated(const sv_dev *, uint32_t changes, uint32_t tokens, uint32_t rows);

@@ -3,8 +3,7 @@
  * lt - a projection of more tokens by cuBLASLt; the activation after it is a kernel of its own.
  *
  * shape    column-major: y^T [n, m] = (w [k, n])^T x^T [k, m]; a residual is added by beta = 1
- * plans    by shape, of a device, at most LT_PLANS: a call asks nothing but the product. While a
- *          program is recorded, the first one of a shape is preceded by a choice (lt_choose.cu)
+ * plans    by shape, of a device, at most LT_PLANS: a call asks nothing but the product
  * oracle   tests/cuda/gemm.cu, in double
  */
 #include "cuda/gemm.h"
@@ -12,8 +11,6 @@
 #include "cuda/program.h"
 
 #include <stdlib.h>
-
-enum { LT_CHOSEN_TOKENS = 512 }; // above, choosing would take too long
 
 static bool worked(cublasStatus_t s)
 {
@@ -93,13 +90,6 @@ bool lt_product(const sv_dev *d, lt_plan *p, int which, const bf16 *w, const bf1
                                  &p->y, &p->algo[which], d->workspace, GEMM_WORKSPACE, q));
 }
 
-static bool is_captured(cudaStream_t q)
-{
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    return cudaStreamIsCapturing(q, &status) == cudaSuccess &&
-           status == cudaStreamCaptureStatusActive;
-}
-
 static cudaError_t product(sv_dev *d, const gemm &g, uint32_t n, void *y, int which, cudaStream_t q)
 {
     lt_plan wanted = {};
@@ -111,11 +101,13 @@ static cudaError_t product(sv_dev *d, const gemm &g, uint32_t n, void *y, int wh
     lt_plan *p = plan_of(d, wanted);
     if (!p)
         return cudaErrorNotSupported;
-    if (which == LT_BEST) {
-        if (!p->chosen && g.m <= LT_CHOSEN_TOKENS && is_captured(q))
-            lt_choose(d, p, g.w, g.x, y);
-        which = p->best;
+    if (!p->first_w) {
+        p->first_w = g.w;
+        p->first_x = g.x;
+        p->first_y = y;
     }
+    if (which == LT_BEST)
+        which = p->best;
     return which < p->found && lt_product(d, p, which, g.w, g.x, y, q) ? cudaSuccess
                                                                        : cudaErrorNotSupported;
 }

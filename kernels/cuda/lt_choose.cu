@@ -2,11 +2,13 @@
 /*
  * lt_choose - which of cuBLASLt's candidates for a shape takes the least time on this device.
  *
- * when     a program is being recorded: no step in flight still uses y and the workspace, once
- *          those that were launched before have ended. What is in y is lost
+ * when     the device has nothing to do, since it takes some milliseconds a shape: until then a
+ *          program has the first candidate by cuBLASLt's own reckoning. program.cu then records
+ *          again those that get another. What is in y is lost
  * how      each candidate as a graph of a few calls, the weights of all layers in turn so that
  *          they come from memory; once to load it, once by events. At most CHOICE_US a shape
- * numbers  another candidate has other bits: a process keeps its choice, the next chooses anew
+ * numbers  another candidate has other bits: a process changes a shape's once at most, while no
+ *          step is under way, and the next process chooses anew
  */
 #include "cuda/gemm_state.h"
 
@@ -14,6 +16,7 @@
 #include <time.h>
 
 enum {
+    LT_CHOSEN_TOKENS = 512, // above, choosing would take too long
     CALLS_MOST = 32,
     CALLS_BYTES = 128 << 20, // of weights that a graph reads at least: beyond the L2
     CHOICE_US = 8000         // then no further candidate is begun
@@ -92,37 +95,52 @@ static void try_all(const trial &t)
     }
 }
 
-// Those launched so far, which may use y and the workspace.
-static void wait_for_steps(const sv_dev *d)
-{
-    for (const sv_session *s = d->sessions; s; s = s->next)
-        for (int i = 0; i < BATCHES; i++)
-            cudaEventSynchronize(s->done[i]);
-}
-
-void lt_choose(const sv_dev *d, lt_plan *p, const bf16 *w, const bf16 *x, void *y)
+static void choose(sv_dev *d, lt_plan *p)
 {
     p->chosen = true; // whatever comes of it: once
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    if (p->found < 2)
+        return;
     trial t = {};
     t.d = d;
     t.p = p;
-    t.x = x;
-    t.y = y;
-    find_weights(&t, w);
-    if (cudaThreadExchangeStreamCaptureMode(&mode) != cudaSuccess)
-        return;
-    wait_for_steps(d);
+    t.x = p->first_x;
+    t.y = p->first_y;
+    find_weights(&t, p->first_w);
     if (cudaStreamCreateWithFlags(&t.q, cudaStreamNonBlocking) == cudaSuccess &&
         cudaEventCreateWithFlags(&t.begin, cudaEventBlockingSync) == cudaSuccess &&
         cudaEventCreateWithFlags(&t.end, cudaEventBlockingSync) == cudaSuccess)
         try_all(t);
+    if (p->best != 0)
+        p->changed = ++d->gemm->changes;
     if (t.end)
         cudaEventDestroy(t.end);
     if (t.begin)
         cudaEventDestroy(t.begin);
     if (t.q)
         cudaStreamDestroy(t.q);
-    cudaThreadExchangeStreamCaptureMode(&mode);
     cudaGetLastError(); // a candidate's failure is nobody else's
+}
+
+bool lt_choose_next(sv_dev *d)
+{
+    gemm_state *s = d->gemm;
+    for (uint32_t i = 0; i < s->n_plans; i++) {
+        lt_plan *p = s->plans[i];
+        if (p->chosen || !p->first_w || p->m > LT_CHOSEN_TOKENS)
+            continue;
+        choose(d, p);
+        return true;
+    }
+    return false;
+}
+
+bool lt_outdated(const sv_dev *d, uint32_t changes, uint32_t tokens, uint32_t rows)
+{
+    const gemm_state *s = d->gemm;
+    for (uint32_t i = 0; i < s->n_plans; i++) {
+        const lt_plan *p = s->plans[i];
+        if (p->changed > changes && (p->m == tokens || p->m == rows))
+            return true;
+    }
+    return false;
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/gemm_state.h"
 #include "cuda/program.h"
 
 #include <stdio.h>
@@ -73,6 +74,19 @@ static int block_done(sv_program *p, const char *block)
     return p->code;
 }
 
+// Captures from here on.
+static int begin(sv_program *p, char *why)
+{
+    p->changes = p->session->dev->gemm->changes;
+    p->layer = 0;
+    if (!cuda_ok(cudaStreamBeginCapture(p->stream, cudaStreamCaptureModeRelaxed),
+                 "cudaStreamBeginCapture", why))
+        return -599;
+    prepare_run(p->session->v, p->stream);
+    block_done(p, "prepare");
+    return 0;
+}
+
 int program_record(sv_session *s, uint32_t max_tokens, sv_program **ret, char *why)
 {
     if (max_tokens == 0 || max_tokens > s->limits.max_tokens)
@@ -87,16 +101,13 @@ int program_record(sv_session *s, uint32_t max_tokens, sv_program **ret, char *w
     p->max_tokens = max_tokens;
     p->max_rows = max_tokens < s->limits.max_rows ? max_tokens : s->limits.max_rows;
     p->stream = s->dev->stream;
-    if (!cuda_ok(cudaStreamBeginCapture(p->stream, cudaStreamCaptureModeRelaxed),
-                 "cudaStreamBeginCapture", why))
-        return -599;
-    prepare_run(s->v, p->stream);
-    block_done(p, "prepare");
-    *ret = p;
-    return 0;
+    int rc = begin(p, why);
+    if (rc == 0)
+        *ret = p;
+    return rc;
 }
 
-int program_embed(sv_program *p, const sv_weight *table, float scale, sv_buf *x)
+static int run_embed(sv_program *p, const sv_weight *table, float scale, sv_buf *x)
 {
     if (!table->data || table->cols != x->cols || table->rows < p->session->limits.vocab)
         failed(p, -400, "embed", "the table does not fit the buffer or the vocabulary");
@@ -165,7 +176,7 @@ static void set_norm(gemm *g, const sv_norm *n)
     g->offset = n->offset;
 }
 
-int program_qkv(sv_program *p, const sv_qkv *b)
+static int run_qkv(sv_program *p, const sv_qkv *b)
 {
     sv_session *s = p->session;
     const sv_limits *l = &s->limits;
@@ -215,7 +226,7 @@ int program_qkv(sv_program *p, const sv_qkv *b)
     return block_done(p, "qkv");
 }
 
-int program_attend(sv_program *p, const sv_attend *b)
+static int run_attend(sv_program *p, const sv_attend *b)
 {
     const sv_limits *l = &p->session->limits;
     uint64_t cols = (uint64_t)l->heads * l->head_dim;
@@ -230,7 +241,7 @@ int program_attend(sv_program *p, const sv_attend *b)
     return block_done(p, "attend");
 }
 
-int program_project(sv_program *p, const sv_project *b)
+static int run_project(sv_program *p, const sv_project *b)
 {
     if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != b->y->cols || b->x->f32 ||
         !b->y->f32)
@@ -245,7 +256,7 @@ int program_project(sv_program *p, const sv_project *b)
     return block_done(p, "project");
 }
 
-int program_gate_up(sv_program *p, const sv_gate_up *b)
+static int run_gate_up(sv_program *p, const sv_gate_up *b)
 {
     sv_session *s = p->session;
     if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != 2 * b->y->cols || !b->x->f32 ||
@@ -264,7 +275,7 @@ int program_gate_up(sv_program *p, const sv_gate_up *b)
     return block_done(p, "gate_up");
 }
 
-int program_head(sv_program *p, const sv_head *b)
+static int run_head(sv_program *p, const sv_head *b)
 {
     sv_session *s = p->session;
     if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != s->limits.vocab || !b->x->f32 ||
@@ -285,6 +296,108 @@ int program_head(sv_program *p, const sv_head *b)
     return block_done(p, "head");
 }
 
+// To be recorded again.
+static void keep(sv_program *p, const program_block &b)
+{
+    enum { GROWTH = 64 };
+    if (p->code < 0)
+        return;
+    if (p->n_blocks % GROWTH == 0) {
+        void *more = realloc(p->blocks, (p->n_blocks + GROWTH) * sizeof b);
+        if (!more)
+            return failed(p, -507, "a program", "no memory");
+        p->blocks = (program_block *)more;
+    }
+    p->blocks[p->n_blocks++] = b;
+}
+
+int program_embed(sv_program *p, const sv_weight *table, float scale, sv_buf *x)
+{
+    program_block b = {};
+    b.kind = program_block::EMBED;
+    b.embed = {table, scale, x};
+    run_embed(p, table, scale, x);
+    keep(p, b);
+    return p->code;
+}
+
+int program_qkv(sv_program *p, const sv_qkv *q)
+{
+    program_block b = {};
+    b.kind = program_block::QKV;
+    b.qkv = *q;
+    run_qkv(p, q);
+    if (p->code < 0)
+        return p->code;
+    if (q->rope) {
+        b.rope = *q->rope;
+        if (b.rope.style != SV_ROPE_NONE)
+            b.rope.inv_freq = rope_of(p->session, q->rope, p->why)->host; // found: run_qkv made it
+    }
+    keep(p, b);
+    return p->code;
+}
+
+int program_attend(sv_program *p, const sv_attend *a)
+{
+    program_block b = {};
+    b.kind = program_block::ATTEND;
+    b.attend = *a;
+    run_attend(p, a);
+    keep(p, b);
+    return p->code;
+}
+
+int program_project(sv_program *p, const sv_project *a)
+{
+    program_block b = {};
+    b.kind = program_block::PROJECT;
+    b.project = *a;
+    run_project(p, a);
+    keep(p, b);
+    return p->code;
+}
+
+int program_gate_up(sv_program *p, const sv_gate_up *a)
+{
+    program_block b = {};
+    b.kind = program_block::GATE_UP;
+    b.gate_up = *a;
+    run_gate_up(p, a);
+    keep(p, b);
+    return p->code;
+}
+
+int program_head(sv_program *p, const sv_head *a)
+{
+    program_block b = {};
+    b.kind = program_block::HEAD;
+    b.head = *a;
+    run_head(p, a);
+    keep(p, b);
+    return p->code;
+}
+
+static int run_again(sv_program *p, program_block *b)
+{
+    switch (b->kind) {
+    case program_block::EMBED:
+        return run_embed(p, b->embed.table, b->embed.scale, b->embed.x);
+    case program_block::QKV:
+        b->qkv.rope = b->qkv.rope ? &b->rope : NULL;
+        return run_qkv(p, &b->qkv);
+    case program_block::ATTEND:
+        return run_attend(p, &b->attend);
+    case program_block::PROJECT:
+        return run_project(p, &b->project);
+    case program_block::GATE_UP:
+        return run_gate_up(p, &b->gate_up);
+    case program_block::HEAD:
+        return run_head(p, &b->head);
+    }
+    return p->code;
+}
+
 int program_ready(sv_program *p, char *why)
 {
     make_part(p, "a step"); // by block: an empty one
@@ -300,14 +413,60 @@ int64_t program_launch(sv_program *p, const sv_batch *b)
     return session_launch(p->session, b, p->parts, p->n_parts);
 }
 
+static void free_parts(step_part *parts, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        cudaGraphExecDestroy(parts[i].graph);
+    free(parts);
+}
+
+// With the algorithms of today. Nothing of it runs; where that fails, it stays as it was.
+static void record_again(sv_program *p)
+{
+    step_part *parts = p->parts;
+    uint32_t n = p->n_parts;
+    p->parts = NULL;
+    p->n_parts = 0;
+    if (begin(p, p->why) == 0) {
+        for (uint32_t i = 0; i < p->n_blocks; i++)
+            run_again(p, &p->blocks[i]);
+        make_part(p, "a step");
+    }
+    const bool made = p->code == 0 && p->n_parts == n;
+    free_parts(made ? parts : p->parts, made ? n : p->n_parts);
+    if (made)
+        return;
+    p->parts = parts;
+    p->n_parts = n;
+    p->code = 0;
+}
+
+int program_idle(sv_dev *d)
+{
+    cudaError_t e = d->sessions ? cudaStreamQuery(d->stream) : cudaSuccess;
+    if (e != cudaSuccess) {
+        cudaGetLastError(); // remembers what is no error, too
+        return e == cudaErrorNotReady ? 1 : -599;
+    }
+    if (lt_choose_next(d))
+        return 1;
+    for (sv_session *s = d->sessions; s; s = s->next)
+        for (sv_program *p = s->programs; p; p = p->next)
+            if (p->code == 0 && p->n_parts > 0 &&
+                lt_outdated(d, p->changes, p->max_tokens, p->max_rows)) {
+                record_again(p);
+                return 1;
+            }
+    return 0;
+}
+
 void programs_free(sv_session *s)
 {
     while (s->programs) {
         sv_program *p = s->programs;
         s->programs = p->next;
-        for (uint32_t i = 0; i < p->n_parts; i++)
-            cudaGraphExecDestroy(p->parts[i].graph);
-        free(p->parts);
+        free_parts(p->parts, p->n_parts);
+        free(p->blocks);
         free(p);
     }
     for (rope_table *t = s->ropes; t; t = t->next)

@@ -7,12 +7,32 @@
 #include "cuda/gemm.h"
 #include "cuda/session.h"
 
+// A block as it was recorded, to be recorded again. What it points to lives as long as its session.
+struct program_block {
+    enum { EMBED, QKV, ATTEND, PROJECT, GATE_UP, HEAD } kind;
+    struct {
+        const sv_weight *table;
+        float scale;
+        sv_buf *x;
+    } embed;
+    sv_rope rope; // qkv's; its frequencies are a rope_table's
+    union {
+        sv_qkv qkv;
+        sv_attend attend;
+        sv_project project;
+        sv_gate_up gate_up;
+        sv_head head;
+    };
+};
+
 struct sv_program {
     sv_program *next;
     sv_session *session;
     uint32_t max_tokens, max_rows;
-    step_part *parts; // owned, n_parts of them
-    uint32_t n_parts;
+    step_part *parts;      // owned, n_parts of them
+    program_block *blocks; // owned
+    uint32_t n_parts, n_blocks;
+    uint32_t changes;    // gemm_state's when it was recorded
     cudaStream_t stream; // being captured into
     uint32_t layer;      // of the last qkv
     int code;            // of the first block that failed
@@ -29,6 +49,9 @@ int program_gate_up(sv_program *, const sv_gate_up *);
 int program_head(sv_program *, const sv_head *);
 int program_ready(sv_program *, char *why);
 int64_t program_launch(sv_program *, const sv_batch *);
+// When there is nothing to do: chooses cuBLASLt's algorithms, and records again the programs that
+// have others. As sv_kernels.idle.
+int program_idle(sv_dev *);
 void programs_free(sv_session *s);
 
 // Kernels; each enqueues only.
