@@ -5,7 +5,10 @@
  * Again    once there is nothing to do, cuBLASLt's algorithms are chosen and what has others is
  *          recorded again: every program when the test says that all changed. Logits before and
  *          after agree to rounding, and repeat bit by bit from then on
- * Usage    program [small]
+ * By block an error names its block: pages that lie beyond the KV blocks, and weights that are
+ *          nowhere. Each such fault ends its CUDA context, so it is a process of its own: this
+ *          program with the fault's name
+ * Usage    program [small]: without faults, for compute-sanitizer; program NAME
  */
 #include "cuda/gemm_state.h"
 #include "cuda/program.h"
@@ -14,13 +17,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string>
+#include <unistd.h>
 #include <vector>
 
 namespace
 {
 enum : uint32_t { LAYERS = 2, WIDTH = 256, HEADS = 4, KV_HEADS = 2, HEAD = 64, FF = 512 };
 enum : uint32_t { VOCAB = 1000, TOKENS = 16, CONTEXT = 64, BLOCKS = 8, MANY = 8 };
-constexpr double NEAR = 2e-2; // relative: activations are bf16
+constexpr int32_t NOWHERE = 0x3fffffff; // a block: 4 TB behind the first one
+constexpr double NEAR = 2e-2;           // relative: activations are bf16
 
 const sv_kernels *const k = &sv_kernels_v1;
 char why[SV_WHY_MAX];
@@ -234,11 +240,67 @@ bool check_again()
     k->close(m.dev);
     return ok;
 }
+
+struct fault {
+    const char *name, *block; // which it must be found in
+};
+const fault faults[] = {{"page", "qkv of layer 0: "},
+                        {"old-page", "attend of layer 0: "},
+                        {"weight", "gate_up of layer 1: "},
+                        {"head", "head of layer 1: "}};
+
+// Prints what collect() says, and leaves without a word to the dead context.
+int provoke(const std::string &name)
+{
+    model m = make(true);
+    int32_t token = 0;
+    bf16 *const nowhere = (bf16 *)(1ull << 45);
+    if (name == "weight")
+        m.layers[1].gate_up->data = nowhere;
+    if (name == "head") {
+        m.head = weight(m.dev, SV_MATRIX, WIDTH, {VOCAB});
+        m.head->data = nowhere;
+    }
+    sv_program *p = record(m, 1);
+    take_slot(m);
+    int rc = step(m, p, 0, 1, true, &token);
+    if (rc == 0 && (name == "page" || name == "old-page")) {
+        if (cudaMemcpy(m.session->v.page_table, &NOWHERE, sizeof NOWHERE, cudaMemcpyHostToDevice) !=
+            cudaSuccess)
+            return 1;
+        rc = step(m, p, name == "page" ? 1 : SV_BLOCK, 1, false, &token);
+    }
+    printf("%d %s\n", rc, rc < 0 ? why : "no fault");
+    fflush(stdout);
+    _exit(0);
+}
+
+bool check_fault(const char *self, const fault &f)
+{
+    char said[SV_WHY_MAX + 64] = "";
+    FILE *child = popen((std::string(self) + " " + f.name).c_str(), "r");
+    const bool told = child && fgets(said, sizeof said, child);
+    if (child)
+        pclose(child);
+    said[strcspn(said, "\n")] = 0;
+    const std::string wanted = std::string("-599 ") + f.block;
+    const bool ok = told && strncmp(said, wanted.c_str(), wanted.size()) == 0;
+    printf("program: fault '%s': %s: %s\n", f.name, said, ok ? "ok" : "FAILED");
+    return ok;
+}
 } // namespace
 
-int main()
+int main(int argc, char **argv)
 {
-    const bool ok = check_again();
+    const std::string what = argc > 1 ? argv[1] : "";
+    for (const fault &f : faults)
+        if (what == f.name)
+            return provoke(what);
+    bool ok = true;
+    if (what != "small")
+        for (const fault &f : faults)
+            ok = check_fault(argv[0], f) && ok;
+    ok = check_again() && ok;
     printf("program: %s\n", ok ? "ok" : "FAILED");
     return ok ? 0 : 1;
 }
