@@ -71,6 +71,11 @@ struct world {
         timing::must(cudaMalloc((void **)&out, 2 * (size_t)tokens * m.heads * m.head_dim), "out");
         fill_kv(l);
         fill_batch(seqs, l);
+        schedule();
+    }
+
+    void schedule()
+    {
         prepare_run(s->v, dev->stream);
         timing::must(cudaStreamSynchronize(dev->stream), "the schedule");
     }
@@ -134,6 +139,7 @@ void row(const model &m, const std::string &what, const std::vector<sequence> &s
         w.s->v.hopper = false;
         prefill_size(&w.s->v);
         decode_size(&w.s->v, false);
+        w.schedule();
     }
     std::string name = std::string(m.name) + ", " + what;
     bool prefill = seqs[0].tokens > ROWS;

@@ -5,8 +5,7 @@
 
 #include <stdlib.h>
 
-// Whether skinny is faster than cuBLASLt, where it takes g.
-static bool is_skinny(const sv_dev *d, const gemm &g)
+bool skinny_wins(const sv_dev *d, const gemm &g)
 {
     const uint64_t rows = g.end == GEMM_GATE_UP ? 2ull * g.n : g.n, mib = rows * g.k * 2 >> 20;
     const uint64_t most = g.m <= 16 ? SKINNY_MIB_16 : g.m <= 32 ? SKINNY_MIB_32 : SKINNY_MIB_64;
@@ -17,7 +16,7 @@ cudaError_t gemm_run(sv_dev *d, const session_view &v, const gemm &g, cudaStream
 {
     if (gemv_takes(d, g))
         return gemv_run(d, v, g, q);
-    if (is_skinny(d, g) && skinny_takes(d, g))
+    if (skinny_wins(d, g) && skinny_takes(d, g))
         return skinny_run(d, v, g, q);
     gemm normed = g;
     if (!g.x) {

@@ -43,8 +43,8 @@ enum {
     // MiB of weights above which cuBLASLt is faster, up to so many tokens, its norm and activation
     // kernels counted: by what bench/cuda/gemm.cu prints of both.
     SKINNY_MIB_16 = 1 << 16,
-    SKINNY_MIB_32 = 1 << 16,
-    SKINNY_MIB_64 = 256,
+    SKINNY_MIB_32 = 12,
+    SKINNY_MIB_64 = 0,
     LT_CANDIDATES = 8, // algorithms of cuBLASLt that are kept of one shape
     LT_BEST = -1       // of these, what was found to be the fastest, else the first
 };
@@ -60,6 +60,8 @@ struct rope_args;
 bool gemv_qkv_takes(const sv_dev *, const session_view &, const gemm &, const rope_args &);
 cudaError_t gemv_qkv_run(const sv_dev *, const session_view &, const gemm &, const rope_args &,
                          bf16 *q, uint32_t layer, cudaStream_t);
+// Whether skinny is faster than cuBLASLt, where it takes g.
+bool skinny_wins(const sv_dev *, const gemm &);
 bool skinny_takes(const sv_dev *, const gemm &);
 cudaError_t skinny_run(const sv_dev *, const session_view &, const gemm &, cudaStream_t);
 bool skinny_qkv_takes(const sv_dev *, const session_view &, const gemm &, const rope_args &);

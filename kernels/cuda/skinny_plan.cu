@@ -6,9 +6,9 @@
  * does for its columns (M * k / cluster), so that few tokens of few columns want no cluster; and
  * what clusters cost, a barrier and M * 4 bytes a row and CTA of partial sums from SM to SM. With
  * the norm inside, x is f32 and twice as long, and a kernel less.
- * So up to 32 tokens the norm is inside for all shapes of a layer, in clusters of 4 or 8 from 16
- * tokens on. At 64 it is for k = 2048; at 4096 and many rows it goes before: clusters of 4 would
- * have 256 KB of residual a CTA to read, clusters of 8 twice the sums to send.
+ * Measured, two CTAs are the best or next to it for all shapes of a layer up to 16 tokens, the norm
+ * inside; more are for x that fits no other way. Above, cuBLASLt is the faster but for small
+ * weights (gemm.h).
  */
 #include "cuda/skinny.h"
 
@@ -24,6 +24,7 @@ enum {
     SUMS_RATE = 60,   // of a SM to others, which overlaps with its ring in part
     CLUSTER_NS = 400, // a cluster's barriers
     MEMBER_NS = 75,   // a CTA's that waits for the slowest
+    FAR_NS = 2500,    // a cluster of more than two CTAs: they leave SMs idle, and wait for more
     NORM_NS = 2000,   // a norm of its own
     ALONE_NS = 1500   // no second CTA fits a SM: nothing overlaps with the kernel before
 };
@@ -43,6 +44,8 @@ static float cost_of(const skinny_machine &s, const gemm &g, const skinny_plan &
     if (p.cluster > 1) {
         const float sums = most * (float)p.tokens * 4 * (float)(p.cluster - 1) / (float)p.cluster;
         ns += CLUSTER_NS + (float)(p.cluster * MEMBER_NS) + sums / SUMS_RATE;
+        if (p.cluster > 2)
+            ns += FAR_NS;
     }
     return ns;
 }

@@ -24,7 +24,7 @@
 namespace
 {
 enum : uint32_t { LAYERS = 2, WIDTH = 256, HEADS = 4, KV_HEADS = 2, HEAD = 64, FF = 512 };
-enum : uint32_t { VOCAB = 1000, TOKENS = 16, CONTEXT = 64, BLOCKS = 8, MANY = 8 };
+enum : uint32_t { VOCAB = 1000, TOKENS = 128, CONTEXT = 128, BLOCKS = 8, MANY = 100 };
 constexpr int32_t NOWHERE = 0x3fffffff; // a block: 4 TB behind the first one
 constexpr double NEAR = 2e-2;           // relative: activations are bf16
 
