@@ -40,11 +40,6 @@ uint32_t prefill_tile_rows(uint32_t head_dim); // at least
 void prefill_size(session_view *);             // from hopper and head_dim
 bool hopper_takes(const session_view &);       // this shape, on a device of sm_90
 
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 // 16 bytes, or zeros; then `from` is not read.
 static __device__ __forceinline__ void copy_wide(uint32_t to, const void *from, bool there)
 {

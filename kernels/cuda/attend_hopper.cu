@@ -17,9 +17,9 @@
  * oracle   tests/cuda/attend.cu
  */
 #include "cuda/attend_rows.h"
+#include "cuda/box.h"
 #include "cuda/roles.h"
 
-#include <cudaTypedefs.h>
 #include <type_traits>
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -375,21 +375,9 @@ static __global__ void __launch_bounds__(hopper_shape<D>::THREADS, 1)
 // head.
 static bool describe(const session_view &v, const void *kv, CUtensorMap *ret)
 {
-    static const PFN_cuTensorMapEncodeTiled_v12000 encode = [] {
-        void *found = NULL;
-        cudaDriverEntryPointQueryResult result;
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault,
-                                         &result);
-        return (PFN_cuTensorMapEncodeTiled_v12000)found;
-    }();
-    const cuuint64_t row = 2ull * v.head_dim, keys = (cuuint64_t)v.n_blocks * SV_BLOCK;
-    const cuuint64_t size[] = {v.head_dim, v.kv_heads, keys}, stride[] = {row, row * v.kv_heads};
-    const cuuint32_t box[] = {64, 1, SV_BLOCK}, step[] = {1, 1, 1};
-    return encode && keys <= INT32_MAX &&
-           encode(ret, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)kv, size, stride, box, step,
-                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+    const uint64_t row = 2ull * v.head_dim, keys = (uint64_t)v.n_blocks * SV_BLOCK;
+    return box_describe(
+        {kv, {v.head_dim, v.kv_heads, keys}, {row, row * v.kv_heads}, {1, SV_BLOCK}}, ret);
 }
 
 template <class T, int D>

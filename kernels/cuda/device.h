@@ -28,7 +28,9 @@ struct allocation {
 
 struct sv_dev {
     int index;
-    bool by_block; // sv_dev_options
+    bool by_block;        // sv_dev_options
+    bool no_mega;         // steps of one token by kernels of their own: for comparison
+    uint64_t *mega_trace; // mega.h; NULL
     cudaStream_t stream;
     cublasLtHandle_t lt; // by device_lt
     pthread_t lt_thread; // that makes it, while lt_started
@@ -109,6 +111,11 @@ static __device__ __forceinline__ void let_next_start()
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+}
+
+static __device__ __forceinline__ uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
 }
 
 static inline uint64_t round_up(uint64_t n, uint64_t to)

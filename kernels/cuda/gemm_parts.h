@@ -33,11 +33,6 @@ template <int LEFT> static __device__ __forceinline__ void wait_copies()
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
 
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 // Bytes in sixteens into the L2, nobody waits for them.
 static __device__ __forceinline__ void fetch_ahead(const void *p, uint32_t bytes)
 {

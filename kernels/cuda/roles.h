@@ -36,6 +36,15 @@ static __device__ __forceinline__ void phase_arrive(uint64_t *barrier)
                  : "memory");
 }
 
+// Of the one that arrives: the phase is over when that many bytes have been copied.
+static __device__ __forceinline__ void phase_arrive_expecting(uint64_t *barrier, uint32_t bytes)
+{
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+        "r"(bytes)
+        : "memory");
+}
+
 // The phase under way is over only when that many bytes more have been copied.
 static __device__ __forceinline__ void phase_expect(uint64_t *barrier, uint32_t bytes)
 {
@@ -114,6 +123,17 @@ static __device__ __forceinline__ void box_copy(uint32_t to, const CUtensorMap *
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
                  "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_address(barrier))
+                 : "memory");
+}
+
+// The same by a policy of the L2.
+static __device__ __forceinline__ void box_copy(uint32_t to, const CUtensorMap *map, int32_t x,
+                                                int32_t y, int32_t z, uint64_t *barrier,
+                                                uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_address(barrier)), "l"(policy)
                  : "memory");
 }
 
