@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/gemm_state.h"
+#include "cuda/mega.h"
 #include "cuda/program.h"
 
 #include <stdio.h>
@@ -82,7 +83,9 @@ static int begin(sv_program *p, char *why)
     if (!cuda_ok(cudaStreamBeginCapture(p->stream, cudaStreamCaptureModeRelaxed),
                  "cudaStreamBeginCapture", why))
         return -599;
-    prepare_run(p->session->v, p->stream);
+    p->mega = mega_begin(p->session, p->max_tokens);
+    if (!p->mega) // else with the embedding
+        prepare_run(p->session->v, p->stream);
     block_done(p, "prepare");
     return 0;
 }
@@ -114,7 +117,10 @@ static int run_embed(sv_program *p, const sv_weight *table, float scale, sv_buf 
     if (p->code < 0)
         return p->code;
     x->f32 = true;
-    embed_run(p->session->v, table, scale, (float *)x->data, p->max_tokens, p->stream);
+    if (p->mega)
+        prepare_one_run(p->session->v, table, scale, (float *)x->data, p->stream);
+    else
+        embed_run(p->session->v, table, scale, (float *)x->data, p->max_tokens, p->stream);
     check(p, cudaGetLastError(), "embed");
     return block_done(p, "embed");
 }
@@ -146,10 +152,11 @@ static const rope_table *rope_of(sv_session *s, const sv_rope *r, char *why)
     if (!cuda_ok(cudaMalloc(&at, sizeof t->host), "cudaMalloc", why))
         return NULL;
     t->inv_freq = (float *)at;
-    return cuda_ok(cudaMemcpy(at, t->host, sizeof t->host, cudaMemcpyHostToDevice),
-                   "copy of frequencies", why)
-               ? t
-               : NULL;
+    // Steps are on a stream that does not wait for this copy's.
+    cudaError_t e = cudaMemcpy(at, t->host, sizeof t->host, cudaMemcpyHostToDevice);
+    if (e == cudaSuccess)
+        e = cudaStreamSynchronize(cudaStreamLegacy);
+    return cuda_ok(e, "copy of frequencies", why) ? t : NULL;
 }
 
 // A projection of m rows; of a residual, normed, where x is one.
@@ -211,11 +218,13 @@ static int run_qkv(sv_program *p, const sv_qkv *b)
     set_norm(&g, &b->norm);
     g.end = GEMM_BF16;
     g.y = g.wide;
+    if (mega_qkv(p, g, a, b->layer))
+        return p->code;
     if (gemv_qkv_takes(s->dev, s->v, g, a)) {
         check(p, gemv_qkv_run(s->dev, s->v, g, a, (bf16 *)b->q->data, b->layer, p->stream), "qkv");
         return block_done(p, "qkv");
     }
-    if (skinny_qkv_takes(s->dev, s->v, g, a)) {
+    if (skinny_wins(s->dev, g) && skinny_qkv_takes(s->dev, s->v, g, a)) {
         check(p, skinny_qkv_run(s->dev, s->v, g, a, (bf16 *)b->q->data, b->layer, p->stream),
               "qkv");
         return block_done(p, "qkv");
@@ -233,7 +242,7 @@ static int run_attend(sv_program *p, const sv_attend *b)
     if (b->layer >= l->layers || b->q->cols != cols || b->out->cols != cols || b->q->f32 ||
         b->out->f32 || l->heads / l->kv_heads > 16)
         failed(p, -400, "attend", "the shapes of the buffers don't fit the limits");
-    if (p->code < 0)
+    if (p->code < 0 || mega_attention(p, b))
         return p->code;
     attend_run(p->session->v, (const bf16 *)b->q->data, (bf16 *)b->out->data, b->layer, b->window,
                b->scale, p->max_tokens, p->stream);
@@ -252,6 +261,8 @@ static int run_project(sv_program *p, const sv_project *b)
     g.end = GEMM_ADD;
     g.bias = b->w->bias;
     g.y = b->y->data;
+    if (mega_projection(p, g, b->x))
+        return p->code;
     check(p, gemm_run(p->session->dev, p->session->v, g, p->stream), "project");
     return block_done(p, "project");
 }
@@ -271,6 +282,8 @@ static int run_gate_up(sv_program *p, const sv_gate_up *b)
     g.bias = b->w->bias;
     g.n = (uint32_t)b->y->cols;
     g.y = b->y->data;
+    if (mega_projection(p, g, b->x))
+        return p->code;
     check(p, gemm_run(s->dev, s->v, g, p->stream), "gate_up");
     return block_done(p, "gate_up");
 }
@@ -289,7 +302,9 @@ static int run_head(sv_program *p, const sv_head *b)
     g.end = GEMM_F32;
     g.bias = b->w->bias;
     g.y = s->v.logits;
-    check(p, gemm_run(s->dev, s->v, g, p->stream), "head");
+    if (!mega_projection(p, g, b->x))
+        check(p, gemm_run(s->dev, s->v, g, p->stream), "head");
+    mega_end(p);
     sample_run(s->v, p->max_rows, p->stream);
     give_back_run(s->v, p->max_rows, p->stream);
     check(p, cudaGetLastError(), "head");
@@ -400,6 +415,7 @@ static int run_again(sv_program *p, program_block *b)
 
 int program_ready(sv_program *p, char *why)
 {
+    mega_end(p);
     make_part(p, "a step"); // by block: an empty one
     if (p->code < 0)
         return fail(why, p->code, "%s", p->why);
@@ -430,6 +446,7 @@ static void record_again(sv_program *p)
     if (begin(p, p->why) == 0) {
         for (uint32_t i = 0; i < p->n_blocks; i++)
             run_again(p, &p->blocks[i]);
+        mega_end(p);
         make_part(p, "a step");
     }
     const bool made = p->code == 0 && p->n_parts == n;
@@ -467,6 +484,7 @@ void programs_free(sv_session *s)
         s->programs = p->next;
         free_parts(p->parts, p->n_parts);
         free(p->blocks);
+        free(p->mega);
         free(p);
     }
     for (rope_table *t = s->ropes; t; t = t->next)

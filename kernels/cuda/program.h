@@ -35,6 +35,7 @@ struct sv_program {
     uint32_t changes;    // gemm_state's when it was recorded
     cudaStream_t stream; // being captured into
     uint32_t layer;      // of the last qkv
+    struct mega *mega;   // owned; NULL: blocks have kernels of their own
     int code;            // of the first block that failed
     char why[SV_WHY_MAX];
 };
@@ -55,9 +56,13 @@ int program_idle(sv_dev *);
 void programs_free(sv_session *s);
 
 // Kernels; each enqueues only.
+void prepare_run(const session_view &, cudaStream_t); // the batch from the host, and its schedule
 void embed_run(const session_view &, const sv_weight *table, float scale, float *x, uint32_t m,
                cudaStream_t);
-void prepare_run(const session_view &, cudaStream_t); // the batch from the host, and its schedule
+// Both, of a batch of one token. What comes next starts at once: until wait_previous() it reads
+// nothing of the batch.
+void prepare_one_run(const session_view &, const sv_weight *table, float scale, float *x,
+                     cudaStream_t);
 // n edits of the page table, given as a batch's.
 void edit_run(const session_view &, const uint32_t *edits, uint32_t n, cudaStream_t);
 void give_back_run(const session_view &, uint32_t rows, cudaStream_t); // results to the host

@@ -11,7 +11,7 @@
  *          expensive tile first
  * traffic  a few words a token, sequence and edit
  * order    nothing starts before all of it is written: so every later kernel of the step may read
- *          what it wrote before wait_previous()
+ *          what it wrote before wait_previous(). Not so behind the kernel for one token
  * oracle   tests/cuda/attend.cu, through the attention
  */
 #include "cuda/attend.h"
@@ -234,7 +234,7 @@ static __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) {
         v.jobs[JOB_DECODE] = decoding;
         v.jobs[JOB_TILES] = tile;
-        v.jobs[JOB_NEXT] = v.jobs[JOB_ENDED] = 0;
+        v.jobs[JOB_NEXT] = v.jobs[JOB_ENDED] = v.jobs[JOB_ARRIVED] = 0;
         v.jobs[JOB_TURN] = turn;
         v.jobs[JOB_NEXT_TURN] = (turn + 1) % BATCHES;
     }
@@ -246,4 +246,70 @@ static __global__ void __launch_bounds__(THREADS)
 void prepare_run(const session_view &v, cudaStream_t q)
 {
     schedule_kernel<<<1, THREADS, 0, q>>>(v);
+}
+
+enum { ONE_THREADS = 256, ONE_WORDS = COUNTS + ARRAYS + 3 * FIRST_EDITS };
+
+// The words of a batch of one token: the counts, the first entry of each array, edits.
+static __device__ __forceinline__ uint32_t one_word(const session_view &v, uint32_t i)
+{
+    if (i < COUNTS)
+        return i;
+    if (i < COUNTS + ARRAYS)
+        return begin_of(v, i - COUNTS);
+    const uint32_t edit = i - COUNTS - ARRAYS;
+    return begin_of(v, EDITS + edit / FIRST_EDITS) + edit % FIRST_EDITS;
+}
+
+// One sequence of one token, which the decode kernel takes.
+static __device__ __forceinline__ void schedule_one(const session_view &v, bool there, int32_t slot,
+                                                    int32_t pos, uint32_t turn)
+{
+    v.token_slot[0] = slot;
+    v.seqs[0] = v.decode[0] = make_int4(0, 1, slot, pos + 1);
+    v.jobs[JOB_DECODE] = there;
+    v.jobs[JOB_TILES] = v.jobs[JOB_NEXT] = v.jobs[JOB_ENDED] = v.jobs[JOB_ARRIVED] = 0;
+    v.jobs[JOB_TURN] = turn;
+    v.jobs[JOB_NEXT_TURN] = (turn + 1) % BATCHES;
+}
+
+// What schedule_kernel and embed_kernel do, without their running sums: one way to the host.
+static __global__ void __launch_bounds__(ONE_THREADS)
+    one_kernel(const __grid_constant__ session_view v, const bf16 *table, float scale, float *x,
+               uint32_t cols)
+{
+    __shared__ uint32_t word[ONE_WORDS];
+    static_assert(ONE_WORDS <= ONE_THREADS, "a word a thread");
+    let_next_start();
+    const uint32_t i = threadIdx.x, turn = v.jobs[JOB_NEXT_TURN];
+    const uint32_t *from = v.given[turn];
+    if (i < ONE_WORDS)
+        word[i] = __ldcv(from + one_word(v, i));
+    __syncthreads();
+    const bool there = word[0] > 0;
+    const uint32_t edits = word[3], first = min(edits, (uint32_t)FIRST_EDITS);
+    const uint32_t *edit = word + COUNTS + ARRAYS;
+    const int32_t *of = (const int32_t *)word + COUNTS, pos = of[POS], slot = of[SEQ_SLOT];
+    if (i < first)
+        edit_page(v, edit[i], edit[FIRST_EDITS + i], edit[2 * FIRST_EDITS + i]);
+    edit_pages(v, from + v.edits_at, first, edits);
+    if (i < COUNTS || (i < COUNTS + ARRAYS && word[count_of(i - COUNTS)] > 0))
+        v.counts[one_word(v, i)] = word[i];
+    if (i == 0)
+        schedule_one(v, there, slot, pos, turn);
+    if (!there)
+        return;
+    const int32_t id = of[0] < 0 ? max(v.last[slot], 0) : of[0]; // -1: nothing could be drawn
+    if (i == 0)
+        v.history[(uint64_t)slot * (v.max_context + 1) + (uint32_t)pos] = id;
+    for (uint32_t c = i * 2; c < cols; c += ONE_THREADS * 2) {
+        const __nv_bfloat162 two = *(const __nv_bfloat162 *)(table + (uint64_t)id * cols + c);
+        *(float2 *)(x + c) = make_float2(__low2float(two) * scale, __high2float(two) * scale);
+    }
+}
+
+void prepare_one_run(const session_view &v, const sv_weight *table, float scale, float *x,
+                     cudaStream_t q)
+{
+    one_kernel<<<1, ONE_THREADS, 0, q>>>(v, table->data, scale, x, (uint32_t)table->cols);
 }

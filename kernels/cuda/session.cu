@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/attend.h"
+#include "cuda/mega.h"
 #include "cuda/program.h"
 #include "cuda/sample.h"
 #include "cuda/session.h"
@@ -12,7 +13,7 @@ enum { SCRATCH_ALIGN = 256 }; // bytes
 // Bytes of each part of a session, in one place: what is counted is what is made.
 struct sizes {
     uint64_t batch, results, page_table, history, last, slots, lists, allowed, kv, logits, work,
-        scratch, token_slot, jobs, seqs, tiles, parts, tickets, widths;
+        scratch, token_slot, jobs, seqs, tiles, parts, tickets, maps, widths;
     uint64_t total;
 };
 
@@ -79,10 +80,11 @@ static sizes sizes_of(const sv_limits *l)
     s.tiles = round_up(8 * tiles_of(l), 512);
     s.parts = decode_parts_bytes(l);
     s.tickets = round_up(4ull * l->max_seqs * l->kv_heads, 512);
+    s.maps = mega_maps_bytes();
     s.widths = 4 * l->widths * l->max_tokens; // exactly what session_buffer() allocates
     s.total = s.batch + s.results + s.page_table + s.history + s.last + s.slots + s.lists +
               s.allowed + s.kv + s.logits + s.work + s.scratch + s.token_slot + s.jobs +
-              2 * s.seqs + s.tiles + s.parts + s.tickets + s.widths;
+              2 * s.seqs + s.tiles + s.parts + s.tickets + s.maps + s.widths;
     return s;
 }
 
@@ -118,7 +120,8 @@ static bool make_device_parts(sv_session *s, const sizes *z, char *why)
         !MAKE(v->logits, z->logits) || !MAKE(v->work, z->work) || !MAKE(s->normed, z->scratch) ||
         !MAKE(v->token_slot, z->token_slot) || !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) ||
         !MAKE(v->decode, z->seqs) || !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) ||
-        !MAKE(v->tickets, z->tickets))
+        !MAKE(v->tickets, z->tickets) ||
+        !(s->mega_maps = (CUtensorMap *)device_take(d, z->maps, why)))
         return false;
 #undef MAKE
     step_results r = results_at(results, l->max_rows);

@@ -12,8 +12,9 @@ enum {
 
 // session_view.jobs: how many sequences the decode kernel has and how many tiles the prefill
 // kernel; which tile is next and how many CTAs have ended, both zero between kernels; which of
-// given and taken is this step's, and which the next one's.
-enum { JOB_DECODE, JOB_TILES, JOB_NEXT, JOB_ENDED, JOB_TURN, JOB_NEXT_TURN, JOBS };
+// given and taken is this step's, and which the next one's; how often a CTA of mega has come to its
+// barrier, zero at a step's begin.
+enum { JOB_DECODE, JOB_TILES, JOB_NEXT, JOB_ENDED, JOB_TURN, JOB_NEXT_TURN, JOB_ARRIVED, JOBS };
 
 // How a slot samples; lists lie behind one another in session_view.lists.
 struct slot_state {
@@ -87,8 +88,9 @@ struct sv_session {
     uint64_t widths_left;
     bf16 *normed; // scratch of a step, [max_tokens, scratch_cols]: normed rows; see session_wide()
     uint64_t scratch_cols;
-    void *batch_device; // counts ... row_want
-    int32_t *edits;     // owned, of every batch
+    struct CUtensorMap_st *mega_maps; // mega_maps_bytes(); of the program of one token
+    void *batch_device;               // counts ... row_want
+    int32_t *edits;                   // owned, of every batch
     sv_batch batch[BATCHES];
     cudaEvent_t done[BATCHES]; // of the step that used batch and result of this turn
     char *slot_host[BATCHES];  // pinned staging of slot(), slot_used bytes of this turn's taken
