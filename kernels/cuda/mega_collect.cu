@@ -51,7 +51,7 @@ mega *mega_begin(sv_session *s, uint32_t max_tokens)
 {
     const session_view &v = s->v;
     if (max_tokens != 1 || s->limits.max_tokens < 2 || s->dev->by_block || s->dev->no_mega ||
-        s->dev->prop.major < 9 || (v.head_dim != 64 && v.head_dim != 128) ||
+        s->dev->prop.major != 9 || (v.head_dim != 64 && v.head_dim != 128) ||
         v.kv_dtype != SV_BF16 || v.heads > MEGA_HEADS || v.heads / v.kv_heads > MEGA_GROUP ||
         v.processors < v.kv_heads || !fits(s->dev, v, 8))
         return NULL;
