@@ -424,7 +424,10 @@ class Chaos(threading.Thread):
         child = (
             Child(self.server.process.pid, role, role) if role == "supervisor" else self.one(role)
         )
-        if not child or child.pid in self.narrow or (role == "supervisor" and self.away):
+        if not child or child.pid in self.narrow:
+            return False
+        # One that takes over and has no place for a listener kills whose it is.
+        if role == "supervisor" and (self.away or time.monotonic() < self.adopted_s):
             return False
         used = {int(n) for n in os.listdir(f"/proc/{child.pid}/fd")}
         free = next(n for n in range(len(used) + 1) if n not in used)

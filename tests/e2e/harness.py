@@ -42,6 +42,14 @@ def size(quick, full):
     return full if FULL else quick
 
 
+def seed_of(quick):
+    """SALVER_SEED repeats a run. In CI's size the faults are the same ones each time: another commit
+    answers for what it broke, not for what a new seed finds. Printed."""
+    seed = int(os.environ.get("SALVER_SEED", random.randrange(1 << 30) if FULL else quick))
+    print("SALVER_SEED", seed)
+    return seed
+
+
 def figures(name, **values):
     """Prints what was measured and keeps it for the summary of `points.sh`."""
     line = {"test": name, "full": FULL, **values}

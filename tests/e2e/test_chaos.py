@@ -23,7 +23,7 @@ import time
 
 import pytest
 from clients import Raw, WebSocket
-from harness import application, fd_count, figures, size, wait_for
+from harness import application, fd_count, figures, seed_of, size, wait_for
 
 SECONDS = int(os.environ.get("SALVER_CHAOS_S", size(6, 120)))
 CLIENTS = 12  # of each kind of traffic there are 1 to 3 threads
@@ -316,8 +316,7 @@ def is_whole(server):
 
 @pytest.mark.timeout(SECONDS * 2 + 200)
 def test_chaos(server):
-    seed = int(os.environ.get("SALVER_SEED", random.randrange(1 << 30)))
-    print("SALVER_SEED", seed)
+    seed = seed_of(7)
     each = {"num_replicas": 2, "max_ongoing_requests": 16}
     s = server(
         [

@@ -35,6 +35,7 @@ from harness import (
     figures,
     foreign_load,
     quantile,
+    seed_of,
     size,
     wait_for,
 )
@@ -188,8 +189,14 @@ class Run:
     def check_deaths(self):
         """Nobody fell but by a fault: a core process never, a worker of good code neither."""
         for d in self.watch.deaths:
-            if d.status not in (None, 0) and not d.why:
+            if d.status not in (None, 0) and not d.why and not self.was_broken(d.child):
                 self.wrong.append(f"fell by itself: {d}")
+
+    def was_broken(self, child):
+        """Broken code is fake_run in another application's place. Its ends are seen here only when an
+        earlier server had started it."""
+        died = rf"\(pid {child.pid}, generation \d+\) died: .*, plugin fake_run "
+        return not child.name.startswith("odd/") and re.search(died, self.server.log())
 
     def check_counters(self, before, after):
         """The server counted what the clients saw."""
@@ -373,8 +380,7 @@ def waits_ms(run):
 
 @pytest.mark.timeout(SECONDS * 2 + 500)
 def test_chaos_of_everything(tmp_path, small_disk):
-    seed = int(os.environ.get("SALVER_SEED", random.randrange(1 << 30)))
-    print("SALVER_SEED", seed)
+    seed = seed_of(7)
     dice = random.Random(seed)
     ledger = Ledger(tmp_path / "ledger", 2000000)
     texts = Texts(ledger)
@@ -429,8 +435,7 @@ def test_chaos_of_everything(tmp_path, small_disk):
 @pytest.mark.timeout(400)
 def test_an_upgrade_under_load_fails_nobody(tmp_path):
     """To an executable of another version and back, with streams and uploads on their way."""
-    seed = int(os.environ.get("SALVER_SEED", random.randrange(1 << 30)))
-    print("SALVER_SEED", seed)
+    seed = seed_of(7)
     newer = patched(tmp_path, b"9.9.9")
     ledger = Ledger(tmp_path / "ledger")
     texts = Texts(ledger)
