@@ -3,10 +3,10 @@
 /*
  * gemm - a fused projection: [norm +] x w^T [+ bias] [+ residual, or gate and activation].
  *
- * By tokens  1 to 4: gemv.cu, CUDA cores. To 64: skinny.cu, tensor cores on weight rows. Above,
- *            and for large weights of many tokens: lt.cu, cuBLASLt with the norm before and the
- *            activation after it. Up to some hundred tokens reading the weights, once, is what
- *            they cost.
+ * By tokens  1 to 4: gemv.cu, CUDA cores; of a step of one, mega.cu where it can. 5 to 16, and
+ *            small weights to 32: skinny.cu, tensor cores on weight rows. Others: lt.cu, cuBLASLt
+ *            with the norm before and the activation after it. Up to some hundred tokens reading
+ *            the weights, once, is what they cost.
  * Numbers    w and x bf16, sums f32. A residual is normed to bf16; its own rows stay f32.
  * Order      sums of one shape and bucket are taken in one fixed order: bits repeat in a process,
  *            but for one change of cuBLASLt's algorithm for a shape. It comes the first time that

@@ -126,7 +126,7 @@ template <int D> struct mega_finding {
                 weight[h] += __shfl_xor_sync(~0u, weight[h], o);
     }
 
-    // To or from [group] parts in shared memory.
+    // To [group] parts in shared memory.
     __device__ __forceinline__ void leave(float *part, uint32_t group) const
     {
         const uint32_t lane = threadIdx.x % WARP;
@@ -146,6 +146,7 @@ template <int D> struct mega_finding {
         }
     }
 
+    // From such parts, of keys that another warp had.
     __device__ __forceinline__ void join(const float *part, uint32_t group)
     {
         const uint32_t lane = threadIdx.x % WARP;

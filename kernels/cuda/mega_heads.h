@@ -11,8 +11,7 @@
 
 template <int D> struct mega_attend_shape {
     enum {
-        PART = D + 4,          // floats of a head
-        MOST = D,              // of a part: the highest score; then the weights' sum
+        PART = D + 4,          // floats of a head: mega_merge.h
         Q_PITCH = 2 * D + 16,  // bytes, so that rows of a column are in different banks
         HALF = MEGA_WARPS / 2, // warps whose sums are in shared memory at once
         EACH = D / WARP        // elements of a head in a lane
