@@ -8,6 +8,7 @@
  * long, and how much of it nothing else ran), then each kernel in order. A kernel that starts
  * before the one before it has ended waits there for it: its time is no work then. What is measured
  * is slower than what is not, and CUPTI may keep kernels apart that would overlap.
+ * TIMELINE_ALL=1: instead, all kernels by name, of graphs or not.
  */
 #include <cupti.h>
 
@@ -18,7 +19,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUFFER_BYTES = 8 << 20, KERNELS_MAX = 1 << 20, PLACES_MAX = 4096, SHOWN = 16 };
+enum {
+    BUFFER_BYTES = 8 << 20,
+    KERNELS_MAX = 1 << 20,
+    PLACES_MAX = 4096,
+    NAMES_MAX = 256,
+    SHOWN = 16
+};
 
 struct kernel {
     uint64_t start_ns, end_ns;
@@ -39,6 +46,7 @@ static struct {
 } cupti;
 static struct kernel *kernels; // [KERNELS_MAX], the latest
 static size_t seen;
+static bool all; // launches alone, too
 static struct place places[PLACES_MAX];
 
 __attribute__((visibility("default"))) int InitializeInjection(void);
@@ -57,7 +65,7 @@ static void take_buffer(CUcontext context, uint32_t stream, uint8_t *buffer, siz
     CUpti_Activity *a = NULL;
     while (valid && cupti.next(buffer, valid, &a) == CUPTI_SUCCESS) {
         const CUpti_ActivityKernel10 *k = (const void *)a;
-        if (a->kind != CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL || k->graphId == 0)
+        if (a->kind != CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL || (k->graphId == 0 && !all))
             continue;
         kernels[seen++ % KERNELS_MAX] = (struct kernel){.start_ns = k->start,
                                                         .end_ns = k->end,
@@ -147,6 +155,47 @@ static void print_names(FILE *out, size_t n)
     }
 }
 
+static int by_start(const void *a, const void *b)
+{
+    const struct kernel *x = a, *y = b;
+    return (x->start_ns > y->start_ns) - (x->start_ns < y->start_ns);
+}
+
+// All that was seen, by name.
+static void print_all(FILE *out, size_t count)
+{
+    static struct {
+        const char *name;
+        double us, alone_us;
+        size_t count;
+    } names[NAMES_MAX];
+    size_t n = 0;
+    uint64_t covered = 0;
+    double idle = 0, alone = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct kernel *k = &kernels[i];
+        size_t at = 0;
+        while (at < n && strcmp(names[at].name, k->name) != 0)
+            at++;
+        if (at == NAMES_MAX)
+            continue;
+        names[at].name = k->name;
+        n += at == n;
+        names[at].count++;
+        names[at].us += (double)(k->end_ns - k->start_ns) * 1e-3;
+        uint64_t from = covered > k->start_ns ? covered : k->start_ns;
+        names[at].alone_us += k->end_ns > from ? (double)(k->end_ns - from) * 1e-3 : 0;
+        alone += k->end_ns > from ? (double)(k->end_ns - from) * 1e-3 : 0;
+        idle += covered && k->start_ns > covered ? (double)(k->start_ns - covered) * 1e-3 : 0;
+        covered = k->end_ns > covered ? k->end_ns : covered;
+    }
+    fprintf(out, "timeline: %zu kernels, busy %.1f us, idle %.1f us\n", count, alone, idle);
+    fprintf(out, "%8s %12s %12s %6s  %s\n", "count", "us", "alone us", "share", "kernel");
+    for (size_t i = 0; i < n; i++)
+        fprintf(out, "%8zu %12.1f %12.1f %5.1f%%  %s\n", names[i].count, names[i].us,
+                names[i].alone_us, 100 * names[i].alone_us / alone, names[i].name);
+}
+
 static void report(void)
 {
     const char *path = getenv("TIMELINE_OUT");
@@ -157,7 +206,12 @@ static void report(void)
         fprintf(stderr, "timeline: no kernel of a graph was seen\n");
         return;
     }
-    qsort(kernels, count, sizeof *kernels, by_launch);
+    qsort(kernels, count, sizeof *kernels, all ? by_start : by_launch);
+    if (all) {
+        print_all(out, count);
+        fflush(out);
+        return;
+    }
     size_t n = count - launch_before(count);
     if (n > PLACES_MAX) {
         fprintf(out, "timeline: %zu kernels in a launch; at most %d\n", n, PLACES_MAX);
@@ -182,6 +236,7 @@ int InitializeInjection(void)
 {
     void *so = dlopen("libcupti.so.13", RTLD_NOW);
     kernels = malloc(KERNELS_MAX * sizeof *kernels);
+    all = getenv("TIMELINE_ALL") != NULL;
     if (!so || !kernels) {
         fprintf(stderr, "timeline: %s\n", so ? "no memory" : dlerror());
         return 1;
