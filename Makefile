@@ -5,6 +5,7 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 PYTHON ?= python3
 FUZZ_SECONDS ?= 20
+FUZZ_TURNS ?= 1
 # Tests wait more than they work, so more of them run side by side than there are cores. End-to-end tests
 # are dealt in runs of neighbours, which share a server.
 UNIT_JOBS ?= $(shell expr $(JOBS) + 1)
@@ -93,10 +94,10 @@ tsan: $(VENV)/ready ## the worker and the kernels' threads, unit and end to end,
 	$(call PYTEST,build-tsan) tests/e2e/test_serve_*.py tests/e2e/test_chaos.py tests/e2e/test_llm_api.py tests/e2e/test_llm_load.py'
 	lint/reports.sh build-tsan/reports
 
-fuzz: ## each fuzz target for FUZZ_SECONDS
+fuzz: ## each fuzz target for FUZZ_SECONDS; in CI they take turns, a quarter has that long
 	cmake --preset fuzz
 	cmake --build build-fuzz -j $(JOBS) --target fuzzers
-	tests/fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
+	FUZZ_TURNS=$(FUZZ_TURNS) tests/fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
 
 neon: ## the CPU backend's unit tests for 64-bit ARM, cross-compiled, in qemu
 	tests/neon/run.sh build-neon
@@ -110,6 +111,7 @@ docs: all ## generate docs/ from the program's own tables
 docs-check: docs
 	git diff --exit-code -- docs || { echo "docs/ is stale: commit what 'make docs' wrote"; exit 1; }
 
+ci: FUZZ_TURNS = 4
 ci: lint docs-check cuda neon clang chat asan tsan fuzz ## what CI runs after `./run test`
 
 clean: ## all build folders of the presets; .cache/ stays
