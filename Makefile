@@ -70,12 +70,12 @@ install: all ## into PREFIX (/usr/local) below DESTDIR
 dist: all ## one folder that runs on another Linux, and packed: BUILD/dist
 	cmake/dist.sh $(BUILD)
 
-clang:
+clang: ## the kernels as clang optimises them; `asan` compiles and tests everything with it
 	cmake --preset clang
-	cmake --build build-clang -j $(JOBS)
-	ctest --test-dir build-clang --output-on-failure -j $(UNIT_JOBS)
+	cmake --build build-clang -j $(JOBS) --target $(patsubst tests/unit/%.c,unit_%,$(wildcard tests/unit/kernels_*.c))
+	ctest --test-dir build-clang --output-on-failure -j $(UNIT_JOBS) -R '^unit_kernels_'
 
-asan: $(VENV)/ready ## unit and end to end, but for the timed scenarios, under ASan and UBSan
+asan: $(VENV)/ready ## all by clang; unit and end to end, but for the timed scenarios, under ASan and UBSan
 	cmake --preset asan
 	cmake --build build-asan -j $(JOBS)
 	rm -rf build-asan/reports && mkdir build-asan/reports
@@ -95,9 +95,9 @@ tsan: $(VENV)/ready ## the worker and the kernels' threads, unit and end to end,
 	lint/reports.sh build-tsan/reports
 
 fuzz: ## each fuzz target for FUZZ_SECONDS; in CI they take turns, a quarter has that long
-	cmake --preset fuzz
-	cmake --build build-fuzz -j $(JOBS) --target fuzzers
-	FUZZ_TURNS=$(FUZZ_TURNS) tests/fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
+	cmake --preset asan
+	cmake --build build-asan -j $(JOBS) --target fuzzers
+	FUZZ_TURNS=$(FUZZ_TURNS) tests/fuzz/run.sh build-asan $(FUZZ_SECONDS)
 
 neon: ## the CPU backend's unit tests for 64-bit ARM, cross-compiled, in qemu
 	tests/neon/run.sh build-neon
@@ -115,7 +115,7 @@ ci: FUZZ_TURNS = 4
 ci: lint docs-check cuda neon clang chat asan tsan fuzz ## what CI runs after `./run test`
 
 clean: ## all build folders of the presets; .cache/ stays
-	rm -rf build build-release build-clang build-asan build-tsan build-fuzz build-cuda build-neon
+	rm -rf build build-release build-clang build-asan build-tsan build-cuda build-neon
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort
