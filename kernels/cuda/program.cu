@@ -306,7 +306,6 @@ static int run_head(sv_program *p, const sv_head *b)
         check(p, gemm_run(s->dev, s->v, g, p->stream), "head");
     mega_end(p);
     sample_run(s->v, p->max_rows, p->stream);
-    give_back_run(s->v, p->max_rows, p->stream);
     check(p, cudaGetLastError(), "head");
     return block_done(p, "head");
 }

@@ -65,7 +65,6 @@ void prepare_one_run(const session_view &, const sv_weight *table, float scale, 
                      cudaStream_t);
 // n edits of the page table, given as a batch's.
 void edit_run(const session_view &, const uint32_t *edits, uint32_t n, cudaStream_t);
-void give_back_run(const session_view &, uint32_t rows, cudaStream_t); // results to the host
 void norm_run(const session_view &, const float *x, const float *w, float eps, float offset,
               bf16 *y, uint32_t cols, uint32_t m, bool rows,
               cudaStream_t); // rows: of the batch's rows
@@ -83,4 +82,4 @@ void attend_run(const session_view &, const bf16 *q, bf16 *out, uint32_t layer, 
 void act_run(const bf16 *gate_up, const float *bias, bf16 *y, uint32_t d_ff, uint32_t activation,
              uint32_t m, cudaStream_t);
 void bias_run(float *y, const float *bias, uint32_t cols, uint32_t m, cudaStream_t);
-void sample_run(const session_view &, uint32_t rows, cudaStream_t);
+void sample_run(const session_view &, uint32_t rows, cudaStream_t); // results to the host

@@ -7,6 +7,7 @@
  * traffic  4 * vocab bytes a row, once; with processors and logprobs twice, and once more for the
  *          rank of a token that is not among the alternatives. All else stays on the chip
  * early    marks of what changes logits are made while the head still runs (sample_process.h)
+ * results  to pinned memory by whoever has them: nothing of the step comes behind this kernel
  * few      a top_k up to FEW: one pass over the row lists what is at or above the k-th of the
  * warps' maxima, and one CTA draws from that (sample_pick.h); two exchanges between CTAs in all.
  *          Else the whole row is weighed, and top_p searched for (sample_cut.h): six
@@ -225,8 +226,9 @@ static __device__ __forceinline__ void tell_top(team<CTAS> &t, const session_vie
     __syncthreads();
     if (t.rank == 0 && threadIdx.x < n) {
         uint64_t e = t.s()->top[threadIdx.x];
-        v.out_top_id[at * SV_TOP_MAX + threadIdx.x] = id_of(e);
-        v.out_top_logprob[at * SV_TOP_MAX + threadIdx.x] =
+        const step_results to = results_at(t.s()->row.results, v.max_rows);
+        to.top_id[at * SV_TOP_MAX + threadIdx.x] = id_of(e);
+        to.top_logprob[at * SV_TOP_MAX + threadIdx.x] =
             float_of_key(key_of(e)) - float_of_key(key_of(best)) - norm;
     }
 }
@@ -277,6 +279,7 @@ static __device__ __forceinline__ void take_up(const team<CTAS> &t, const sessio
         k.at = token;
         k.n_history = (uint32_t)__ldcg(v.pos + token) + 1;
         k.want = __ldcg(v.row_want + at);
+        k.results = v.taken[__ldcg(v.jobs + JOB_TURN)];
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -386,12 +389,13 @@ static __device__ __forceinline__ void sample_row(team<CTAS> &t, const session_v
         float x = k.logits[token];
         uint32_t rank = rank_of(t, x, most);
         if (leads) {
-            v.out_logprob[at] = x - most - norm;
-            v.out_rank[at] = (int32_t)rank;
+            const step_results to = results_at(k.results, v.max_rows);
+            to.logprob[at] = x - most - norm;
+            to.rank[at] = (int32_t)rank;
         }
     }
     if (writes) {
-        v.out_token[at] = token;
+        results_at(k.results, v.max_rows).token[at] = token;
         if (k.drawn)
             v.last[k.index] = token;
     }

@@ -17,6 +17,7 @@ struct task {
     float *values; // of this CTA, [WARPS * span]; not where they are shared memory
     const int32_t *history, *lists, *token_slot, *token, *last;
     const uint32_t *allowed;
+    int32_t *results;              // pinned, of the step's turn: results_at()
     uint32_t vocab, span;          // ids; of a warp
     uint32_t index, n_history, at; // of the slot; tokens so far; which of the batch is the last
     int32_t want;

@@ -10,7 +10,8 @@
 
 enum { SCRATCH_ALIGN = 256 }; // bytes
 
-// Bytes of each part of a session, in one place: what is counted is what is made.
+// Bytes of each part of a session, in one place: what is counted is what is made. Results are the
+// host's alone.
 struct sizes {
     uint64_t batch, results, page_table, history, last, slots, lists, allowed, kv, logits, work,
         scratch, token_slot, jobs, seqs, tiles, parts, tickets, maps, widths;
@@ -82,9 +83,9 @@ static sizes sizes_of(const sv_limits *l)
     s.tickets = round_up(4ull * l->max_seqs * l->kv_heads, 512);
     s.maps = mega_maps_bytes();
     s.widths = 4 * l->widths * l->max_tokens; // exactly what session_buffer() allocates
-    s.total = s.batch + s.results + s.page_table + s.history + s.last + s.slots + s.lists +
-              s.allowed + s.kv + s.logits + s.work + s.scratch + s.token_slot + s.jobs +
-              2 * s.seqs + s.tiles + s.parts + s.tickets + s.maps + s.widths;
+    s.total = s.batch + s.page_table + s.history + s.last + s.slots + s.lists + s.allowed + s.kv +
+              s.logits + s.work + s.scratch + s.token_slot + s.jobs + 2 * s.seqs + s.tiles +
+              s.parts + s.tickets + s.maps + s.widths;
     return s;
 }
 
@@ -110,26 +111,17 @@ static bool make_device_parts(sv_session *s, const sizes *z, char *why)
 {
     sv_dev *d = s->dev;
     session_view *v = &s->v;
-    const sv_limits *l = &s->limits;
-    int32_t *results;
 #define MAKE(field, bytes) ((*(void **)&(field)) = device_alloc(d, (bytes), why))
-    if (!MAKE(s->batch_device, z->batch) || !MAKE(results, z->results) ||
-        !MAKE(v->page_table, z->page_table) || !MAKE(v->history, z->history) ||
-        !MAKE(v->last, z->last) || !MAKE(v->slots, z->slots) || !MAKE(v->lists, z->lists) ||
-        !MAKE(v->allowed, z->allowed) || !MAKE(v->k, z->kv / 2) || !MAKE(v->v, z->kv / 2) ||
-        !MAKE(v->logits, z->logits) || !MAKE(v->work, z->work) || !MAKE(s->normed, z->scratch) ||
-        !MAKE(v->token_slot, z->token_slot) || !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) ||
-        !MAKE(v->decode, z->seqs) || !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) ||
-        !MAKE(v->tickets, z->tickets) ||
+    if (!MAKE(s->batch_device, z->batch) || !MAKE(v->page_table, z->page_table) ||
+        !MAKE(v->history, z->history) || !MAKE(v->last, z->last) || !MAKE(v->slots, z->slots) ||
+        !MAKE(v->lists, z->lists) || !MAKE(v->allowed, z->allowed) || !MAKE(v->k, z->kv / 2) ||
+        !MAKE(v->v, z->kv / 2) || !MAKE(v->logits, z->logits) || !MAKE(v->work, z->work) ||
+        !MAKE(s->normed, z->scratch) || !MAKE(v->token_slot, z->token_slot) ||
+        !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) || !MAKE(v->decode, z->seqs) ||
+        !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) || !MAKE(v->tickets, z->tickets) ||
         !(s->mega_maps = (CUtensorMap *)device_take(d, z->maps, why)))
         return false;
 #undef MAKE
-    step_results r = results_at(results, l->max_rows);
-    v->out_token = r.token;
-    v->out_rank = r.rank;
-    v->out_logprob = r.logprob;
-    v->out_top_id = r.top_id;
-    v->out_top_logprob = r.top_logprob;
     return true;
 }
 

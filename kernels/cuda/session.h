@@ -52,8 +52,6 @@ struct session_view {
     void *k, *v;       // [layers][n_blocks][SV_BLOCK][kv_heads][head_dim] of kv_dtype
     float *logits;     // [max_rows, vocab]
     float *work;       // the sampler's scratch: sample.h
-    int32_t *out_token, *out_rank, *out_top_id;
-    float *out_logprob, *out_top_logprob;
     uint32_t max_tokens, max_seqs, max_rows, max_context, max_pages, n_blocks;
     uint32_t heads, kv_heads, head_dim, vocab, allowed_words, kv_dtype;
     // Of the attention kernels: the device's; the decode kernel's CTAs, and how many a cluster;
@@ -102,7 +100,7 @@ struct sv_session {
     char why[SV_WHY_MAX]; // by block: which one failed
 };
 
-// Where the results of max_rows rows lie.
+// Where the results of max_rows rows lie, from session_view.taken of a turn on.
 struct step_results {
     int32_t *token, *rank;
     float *logprob;

@@ -3,40 +3,14 @@
  * step - a batch to the device, its launch, and what it gave back.
  *
  * No copies are enqueued: the step's first kernel (schedule.cu) reads the batch from pinned memory
- * and its last one, here, writes the results there, so nothing lies between two steps' graphs.
+ * and its last one, the sampler, writes the results there, so nothing lies between two steps'
+ * graphs. They are there when the event behind the graph has come: a kernel that ends has stored.
  * Which of the BATCHES places it is both sides count for themselves.
  */
 #include "cuda/program.h"
 #include "cuda/session.h"
 
 #include <string.h>
-
-enum { WARP = 32, THREADS = 256, ROWS_EACH = THREADS / WARP }; // a warp a row
-
-static __global__ void __launch_bounds__(THREADS) give_back_kernel(session_view v)
-{
-    let_next_start();
-    wait_previous();
-    uint32_t row = blockIdx.x * ROWS_EACH + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (row >= v.counts[2])
-        return;
-    step_results to = results_at(v.taken[v.jobs[JOB_TURN]], v.max_rows);
-    if (lane == 0) {
-        to.token[row] = v.out_token[row];
-        to.rank[row] = v.out_rank[row];
-        to.logprob[row] = v.out_logprob[row];
-    }
-    if (lane < SV_TOP_MAX && v.slots[v.row_slot[row]].logprobs > 0) {
-        uint64_t i = (uint64_t)row * SV_TOP_MAX + lane;
-        to.top_id[i] = v.out_top_id[i];
-        to.top_logprob[i] = v.out_top_logprob[i];
-    }
-}
-
-void give_back_run(const session_view &v, uint32_t rows, cudaStream_t q)
-{
-    enqueue(give_back_kernel, dim3((rows + ROWS_EACH - 1) / ROWS_EACH), dim3(THREADS), 0, q, v);
-}
 
 sv_batch *session_batch(sv_session *s)
 {

@@ -12,6 +12,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 namespace sampling
@@ -161,26 +162,20 @@ class world
     template <class F> std::vector<answer> run(F sample)
     {
         const session_view &v = s_->v;
-        must(cudaMemsetAsync(v.out_token, 0xff - 1, out_bytes(), dev_.stream), "poison");
+        const step_results out = results_at(v.taken[0], rows_); // no schedule: the first turn
+        must(cudaStreamSynchronize(dev_.stream), "the batch");
+        memset((void *)v.taken[0], 0xff - 1, out_bytes());
         sample(v, rows_, dev_.stream);
         must(cudaGetLastError(), "launch");
-        std::vector<char> out(out_bytes());
-        must(cudaMemcpyAsync(out.data(), v.out_token, out.size(), cudaMemcpyDeviceToHost,
-                             dev_.stream),
-             "results");
         must(cudaStreamSynchronize(dev_.stream), "sample");
         std::vector<answer> answers(rows_);
-        const int32_t *token = (const int32_t *)out.data(), *rank = token + rows_;
-        const float *logprob = (const float *)(rank + rows_);
-        const int32_t *top = (const int32_t *)(logprob + rows_);
-        const float *top_logprob = (const float *)(top + rows_ * SV_TOP_MAX);
         for (uint32_t i = 0; i < rows_; i++) {
-            answers[i].token = token[i];
-            answers[i].rank = rank[i];
-            answers[i].logprob = logprob[i];
+            answers[i].token = out.token[i];
+            answers[i].rank = out.rank[i];
+            answers[i].logprob = out.logprob[i];
             for (int k = 0; k < SV_TOP_MAX; k++) {
-                answers[i].top_id[k] = top[i * SV_TOP_MAX + k];
-                answers[i].top_logprob[k] = top_logprob[i * SV_TOP_MAX + k];
+                answers[i].top_id[k] = out.top_id[i * SV_TOP_MAX + k];
+                answers[i].top_logprob[k] = out.top_logprob[i * SV_TOP_MAX + k];
             }
         }
         return answers;
