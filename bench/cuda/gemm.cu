@@ -94,6 +94,8 @@ activations make_activations()
     using timing::must;
     must(cudaMalloc((void **)&a.v.counts, sizeof counts), "cudaMalloc");
     must(cudaMalloc((void **)&a.v.row_token, sizeof tokens), "cudaMalloc");
+    must(cudaMalloc((void **)&a.v.best, 256 * sizeof *a.v.best), "cudaMalloc");
+    must(cudaMemset(a.v.best, 0, 256 * sizeof *a.v.best), "cudaMemset");
     must(cudaMemcpy(a.v.counts, counts, sizeof counts, cudaMemcpyHostToDevice), "cudaMemcpy");
     must(cudaMemcpy(a.v.row_token, tokens, sizeof tokens, cudaMemcpyHostToDevice), "cudaMemcpy");
     return a;
@@ -111,6 +113,7 @@ gemm gemm_of(const activations &a, const projection &p, const bf16 *w, uint32_t 
         g.eps = 1e-5f;
     }
     g.rows = p.end == GEMM_F32;
+    g.best = g.rows ? a.v.best : NULL;
     g.y = p.end == GEMM_ADD       ? (void *)a.residual
           : p.end == GEMM_F32     ? (void *)a.logits
           : p.end == GEMM_GATE_UP ? (void *)a.ff

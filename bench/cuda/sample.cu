@@ -7,6 +7,8 @@
  *         it says so, from the L2, as in a step whose head has just written them
  * Overlap what a call does before it needs logits, it does while the one before it runs, as in a
  *         step beside the head
+ * Head    greedy rows take the best logit from the head's word where it has left one: mega and gemv
+ *         do, that is, steps of up to 4 rows
  * Torch   bench/cuda/sample_torch.py
  */
 #include "bench/cuda/timing.h"
@@ -26,6 +28,7 @@ constexpr float SCALE = 3;
 struct mode {
     const char *name;
     std::function<void(params &)> set;
+    bool told; // by the head
 };
 
 void all_on(params &p)
@@ -47,6 +50,7 @@ void all_on(params &p)
 
 const mode modes[] = {
     {"greedy", [](params &p) { p.a.temperature = 0; }},
+    {"greedy, the head's best", [](params &p) { p.a.temperature = 0; }, true},
     {"greedy, 20 logprobs",
      [](params &p) {
          p.a.temperature = 0;
@@ -95,6 +99,7 @@ void time_rows(uint32_t rows)
         for (uint32_t i = 0; i < rows; i++) {
             p.a.seed = i;
             w.set(i, p);
+            w.word(i, m.told ? 1ull << 63 | ~i : 0); // id i
         }
         sampling::must(cudaStreamSynchronize(w.stream()), "slots");
         for (bool cold : {true, false}) {

@@ -35,6 +35,9 @@ struct gemm {
     bool rows; // the residual's row r is that of token row_token[r] of the batch
     void *y;
     bf16 *normed, *wide; // scratch: [m, k] for a residual, [m, 2 n] for GEMM_GATE_UP
+    // With GEMM_F32, of each row a word that gemv and mega raise to its best (entry.h), others
+    // leave as it is; NULL: none.
+    unsigned long long *best;
 };
 
 enum {

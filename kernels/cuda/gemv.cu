@@ -13,6 +13,7 @@
  * order    of a row: each lane's columns upwards, then the lanes as a tree
  * norm     x is scaled by the norm's weight on its way into shared memory, the sums by the root
  *          mean square at their end: one pass over x
+ * best     a head's, of each row: by lanes as they store, by the CTA at its end, one atomic maximum
  * oracle   tests/cuda/gemm.cu, in double
  */
 #include "cuda/gemm_state.h"
@@ -296,6 +297,7 @@ static __global__ void __launch_bounds__(THREADS, CTAS_A_SM)
         const float one = sum_lanes(sum[0]), other = sum_lanes(sum[1]);
         e.finish(end, g, one, other);
     }
+    e.conclude(g, shared); // all copies with bytes have been waited for
 }
 
 static uint32_t x_bytes(const gemm &g)

@@ -4,10 +4,31 @@
  * gemv_ends - what becomes of the sums of a pair of weight rows. Each lane has both sums for token
  * lane % M; lane l < 2 M stores what row l / M of the pair gives.
  */
+#include "cuda/entry.h"
 #include "cuda/gemm_parts.h"
 #include "cuda/program.h"
 
 #include <cuda_fp16.h>
+
+/*
+ * The best entries of this CTA's rows to their tokens' words: lanes t and t + M of each warp have
+ * those of token t. left: [warps, M], which nobody reads any more once all are here.
+ */
+template <int M>
+static __device__ __forceinline__ void raise_words(const gemm &g, uint64_t best, uint64_t *left)
+{
+    const uint32_t lane = threadIdx.x % 32, of_lane = threadIdx.x / 32 * M + lane;
+    best = max(best, (uint64_t)__shfl_xor_sync(~0u, best, M));
+    __syncthreads();
+    if (lane < M)
+        left[of_lane] = best;
+    __syncthreads();
+    if (threadIdx.x >= M)
+        return;
+    for (uint32_t i = threadIdx.x; i < blockDim.x / 32 * M; i += M)
+        best = max(best, left[i]);
+    raise_word(g.best + threadIdx.x, best);
+}
 
 // As gemm.end says. A pair is two rows of y in succession, or a gate and its up row.
 struct gemv_store {
@@ -15,10 +36,11 @@ struct gemv_store {
         uint32_t t, second, row;
         float scale, old, old_up;
         bool active;
+        uint64_t best; // of what this lane has stored
 
         // scale: of all sums of the token.
         __device__ __forceinline__ state(const gemv_store &, const gemm &, float scale)
-            : t(threadIdx.x % M), second(threadIdx.x % 32 / M % 2), scale(scale)
+            : t(threadIdx.x % M), second(threadIdx.x % 32 / M % 2), scale(scale), best(0)
         {
         }
 
@@ -37,12 +59,23 @@ struct gemv_store {
         {
             if (!active)
                 return;
-            if (g.end == GEMM_GATE_UP)
+            if (g.end == GEMM_GATE_UP) {
                 store(g, row, t,
                       activated(fmaf(first, scale, old), g.activation) *
                           fmaf(other, scale, old_up));
-            else
-                store(g, row, t, fmaf(second ? other : first, scale, old));
+                return;
+            }
+            const float f = fmaf(second ? other : first, scale, old);
+            store(g, row, t, f);
+            if (g.best)
+                best = max(best, entry_of_logit(f, row));
+        }
+
+        // After the last pair, by all threads; the ring's memory is free.
+        __device__ __forceinline__ void conclude(const gemm &g, void *ring) const
+        {
+            if (g.best)
+                raise_words<M>(g, best, (uint64_t *)ring);
         }
     };
 };
@@ -120,6 +153,10 @@ struct gemv_qkv {
                 ((__half *)to)[at] = __float2half(f);
             else
                 ((bf16 *)to)[at] = __float2bfloat16(f);
+        }
+
+        __device__ __forceinline__ void conclude(const gemm &, void *) const
+        {
         }
     };
 };

@@ -129,7 +129,7 @@ static __device__ __forceinline__ void project(const mega_args &a, uint32_t i, u
     }
     sync_workers();
     stamp(a, i, MEGA_STAGED);
-    mega_multiply(p, units, shared->x, &shared->sums, ring);
+    mega_multiply(p, units, shared->x, &shared->sums, ring, a.v.best);
 }
 
 // The warps that compute.

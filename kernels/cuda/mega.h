@@ -45,6 +45,7 @@ struct mega_project {
     uint32_t units, k;       // of MEGA_UNIT rows of w; columns
     uint32_t blocks;         // of BOX_COLUMNS in k
     uint8_t end, activation; // gemm_end
+    bool best;               // raises session_view.best of row 0
 };
 
 // Norm and RoPE of q and the new k, the new k and v into the KV blocks, attention.

@@ -139,6 +139,7 @@ static bool add_project(mega *m, const gemm &g, mega_input input, const void *x)
     o->blocks = (g.k + BOX_COLUMNS - 1) / BOX_COLUMNS;
     o->end = (uint8_t)g.end;
     o->activation = (uint8_t)g.activation;
+    o->best = g.best != NULL;
     m->larger = o->units % m->args.v.processors;
     m->args.x_bytes = std::max(m->args.x_bytes, room_of(m->args.v, g.k));
     return true;

@@ -9,6 +9,7 @@
  * Sums      each of 16 warps has some blocks of columns of each unit; a warp then adds what they
  *           left in shared memory, by a fixed order
  */
+#include "cuda/entry.h"
 #include "cuda/mega_attend.h"
 
 enum {
@@ -180,9 +181,10 @@ struct mega_ending {
         bias = ends && p.bias ? p.bias[bias_row] : 0;
     }
 
+    // *best: all lanes', of what they have stored.
     __device__ __forceinline__ void finish(const mega_project &p,
                                            const float (&sums)[MEGA_WARPS][MEGA_UNIT], float scale,
-                                           volatile uint32_t *seen) const
+                                           volatile uint32_t *seen, uint64_t *best) const
     {
         const uint32_t lane = threadIdx.x % WARP;
         float sum = 0;
@@ -199,15 +201,36 @@ struct mega_ending {
         } else if (lane < MEGA_UNIT) {
             settle((float *)p.y + row, __float_as_uint(old + f), seen);
         }
+        if (p.best)
+            *best = max(*best, entry_of_logit(f, row));
     }
 };
+
+// The best entry of this CTA's rows to the step's word.
+static __device__ __forceinline__ void mega_raise(unsigned long long *word, uint64_t best,
+                                                  mega_sums *sums)
+{
+    const uint32_t lane = threadIdx.x % WARP;
+    uint64_t *left = (uint64_t *)sums->of;
+    best = warp_most(best);
+    sync_workers(); // the sums have been read
+    if (lane == 0)
+        left[threadIdx.x / WARP] = best;
+    sync_workers();
+    if (threadIdx.x >= WARP)
+        return;
+    best = warp_most(lane < MEGA_WARPS ? left[lane] : 0);
+    if (lane == 0)
+        raise_word(word, best);
+}
 
 // All of this CTA's units; x and the squares are in shared memory, visible to all.
 static __device__ __forceinline__ void mega_multiply(const mega_project &p, const mega_units &units,
                                                      const uint32_t *x, mega_sums *sums,
-                                                     mega_ring *ring)
+                                                     mega_ring *ring, unsigned long long *word)
 {
     const uint32_t warp = threadIdx.x / WARP;
+    uint64_t best = 0;
     const uint4 *mine = (const uint4 *)(x + warp * (BOX_COLUMNS / 2) + threadIdx.x % 4 * 8);
     const float scale = p.norm ? mega_scale(p, *sums) : 1;
 #pragma unroll 1
@@ -229,8 +252,10 @@ static __device__ __forceinline__ void mega_multiply(const mega_project &p, cons
         }
         sync_workers();
         if (ends)
-            ending.finish(p, sums->of[turn][own - first], scale, &sums->seen[threadIdx.x]);
+            ending.finish(p, sums->of[turn][own - first], scale, &sums->seen[threadIdx.x], &best);
     }
+    if (p.best)
+        mega_raise(word, best, sums);
 }
 
 #endif

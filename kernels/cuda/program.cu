@@ -302,6 +302,7 @@ static int run_head(sv_program *p, const sv_head *b)
     g.end = GEMM_F32;
     g.bias = b->w->bias;
     g.y = s->v.logits;
+    g.best = s->v.best;
     if (!mega_projection(p, g, b->x))
         check(p, gemm_run(s->dev, s->v, g, p->stream), "head");
     mega_end(p);

@@ -7,6 +7,7 @@
  * traffic  4 * vocab bytes a row, once; with processors and logprobs twice, and once more for the
  *          rank of a token that is not among the alternatives. All else stays on the chip
  * early    marks of what changes logits are made while the head still runs (sample_process.h)
+ * best     where no more is asked for, it is what the head has left (entry.h), and no logit is read
  * results  to pinned memory by whoever has them: nothing of the step comes behind this kernel
  * few      a top_k up to FEW: one pass over the row lists what is at or above the k-th of the
  * warps' maxima, and one CTA draws from that (sample_pick.h); two exchanges between CTAs in all.
@@ -290,6 +291,7 @@ static __device__ __forceinline__ void take_up(const team<CTAS> &t, const sessio
         k.greedy = s.temperature < GREEDY_BELOW;
         k.tells = s.logprobs > 0;
         k.changed = k.drawn && !k.plain();
+        k.best_alone = !k.tells && !k.changed && (k.greedy || !k.drawn);
         k.few = k.drawn && !k.greedy && s.top_k <= FEW && s.top_k < v.vocab ? s.top_k : 0;
     }
     __syncthreads();
@@ -364,12 +366,13 @@ static __device__ __forceinline__ void sample_row(team<CTAS> &t, const session_v
 {
     const task &k = t.s()->row;
     int32_t token = k.want;
-    uint64_t best = 0;
+    // All see the same word: nobody raises it any more.
+    uint64_t best = k.best_alone ? __ldcg(v.best + at) : 0;
     float most = 0, norm = 0; // of the raw logits
     uint32_t listed = 0;
     bool leads = t.rank == 0 && threadIdx.x == 0, writes = leads;
     seen mine;
-    if (k.tells || !k.changed) {
+    if (best == 0 && (k.tells || !k.changed)) {
         mine = read(t, !k.changed && (k.tells || (k.drawn && !k.greedy)));
         best = t.most(entry_of(mine));
         most = float_of_key(key_of(best));

@@ -3,7 +3,7 @@
 /*
  * sample_select - where the largest values of a row end, by their number or by their weight.
  *
- * Keys    unsigned integers in the order of the floats; +0 and -0 are one
+ * Keys    unsigned integers in the order of the floats (entry.h)
  * Weight  1, or a probability in units of 2^-32 of the best one's, rounded: integers, so that no
  *         order of summation shows. Below half a unit it is nothing
  * Search  few values are listed (sample_list.h); many are counted in ITEMS bins of a range of
@@ -56,19 +56,6 @@ static __device__ __forceinline__ float one_of(const float4 &x, uint32_t c)
     return c < 2 ? c < 1 ? x.x : x.y : c < 3 ? x.z : x.w;
 }
 
-static __device__ __forceinline__ uint32_t key_of_float(float f)
-{
-    uint32_t u = __float_as_uint(f + 0.0f);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
-
-static __device__ __forceinline__ float float_of_key(uint32_t key)
-{
-    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
-
-constexpr uint32_t WRONG = ~0u;             // the key of no number
-constexpr uint32_t LEAST_KEY = 0x007fffffu; // of -INFINITY
 constexpr float WEIGHT_ONE = 4294967296.0f; // of the best; it saturates just below that
 
 // Of a probability over the best one's.

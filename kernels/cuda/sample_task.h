@@ -23,6 +23,7 @@ struct task {
     int32_t want;
     uint32_t n_top, few; // few: top_k, if it is to be drawn from a list
     bool drawn, greedy, tells, changed;
+    bool best_alone; // of the logits: no more than the best one is asked for
 
     // 0: stop ids, 1: ids with a bias, 2: the biases, 3: bad words
     __device__ __forceinline__ const int32_t *list(uint32_t i) const

@@ -8,6 +8,7 @@
  *        have all of them at home. Two places in turn, so that the next needs no other barrier.
  * Order  numbers are joined in the order of the warps, or are integers: bits repeat.
  */
+#include "cuda/entry.h"
 #include "cuda/sample_task.h"
 
 enum {
@@ -70,29 +71,6 @@ template <class T> static __device__ __forceinline__ T warp_scan(T x)
         x += lane_of() >= o ? add : 0;
     }
     return x;
-}
-
-// The larger key, of equal ones the lower id, is the larger entry.
-static __device__ __forceinline__ uint64_t entry_of(uint32_t key, uint32_t id)
-{
-    return (uint64_t)key << 32 | (uint32_t)~id;
-}
-
-static __device__ __forceinline__ uint32_t key_of(uint64_t entry)
-{
-    return (uint32_t)(entry >> 32);
-}
-
-static __device__ __forceinline__ int32_t id_of(uint64_t entry)
-{
-    return (int32_t) ~(uint32_t)entry;
-}
-
-static __device__ __forceinline__ uint64_t warp_most(uint64_t entry)
-{
-    uint32_t key = __reduce_max_sync(ALL_LANES, key_of(entry));
-    return (uint64_t)key << 32 |
-           __reduce_max_sync(ALL_LANES, key_of(entry) == key ? (uint32_t)entry : 0);
 }
 
 static __device__ __forceinline__ uint32_t shared_place(const void *p)

@@ -6,6 +6,7 @@
  * shape    one CTA; sequences in pieces of its size, each a running sum
  * batch    read from pinned memory, what most batches fill before it is known how much there is:
  *          one trip over the bus
+ * best     words of the step's rows begin at zero, whatever head comes (entry.h)
  * split    a sequence whose new rows (tokens times heads of a group) fit one product goes to the
  *          decode kernel, another to the prefill kernel, cut into tiles of rows, the last and most
  *          expensive tile first
@@ -199,6 +200,8 @@ static __global__ void __launch_bounds__(THREADS)
     __shared__ beginning b;
     uint32_t turn = v.jobs[JOB_NEXT_TURN];
     take_batch(v, turn, b);
+    for (uint32_t i = threadIdx.x; i < b.word[2]; i += THREADS)
+        v.best[i] = 0;
     uint32_t n_seqs = b.word[1], group = v.heads / v.kv_heads;
     auto entry = [&](uint32_t array, uint32_t i) {
         return i < FIRST ? b.at(array, i) : v.counts[begin_of(v, array) + i];
@@ -266,6 +269,7 @@ static __device__ __forceinline__ void schedule_one(const session_view &v, bool 
                                                     int32_t pos, uint32_t turn)
 {
     v.token_slot[0] = slot;
+    v.best[0] = 0;
     v.seqs[0] = v.decode[0] = make_int4(0, 1, slot, pos + 1);
     v.jobs[JOB_DECODE] = there;
     v.jobs[JOB_TILES] = v.jobs[JOB_NEXT] = v.jobs[JOB_ENDED] = v.jobs[JOB_ARRIVED] = 0;

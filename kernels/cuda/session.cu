@@ -13,8 +13,8 @@ enum { SCRATCH_ALIGN = 256 }; // bytes
 // Bytes of each part of a session, in one place: what is counted is what is made. Results are the
 // host's alone.
 struct sizes {
-    uint64_t batch, results, page_table, history, last, slots, lists, allowed, kv, logits, work,
-        scratch, token_slot, jobs, seqs, tiles, parts, tickets, maps, widths;
+    uint64_t batch, results, page_table, history, last, slots, lists, allowed, kv, logits, best,
+        work, scratch, token_slot, jobs, seqs, tiles, parts, tickets, maps, widths;
     uint64_t total;
 };
 
@@ -73,6 +73,7 @@ static sizes sizes_of(const sv_limits *l)
     s.allowed = round_up(4ull * ((l->vocab + 31) / 32) * l->max_seqs, 512);
     s.kv = (uint64_t)l->n_blocks * block_bytes(NULL, l);
     s.logits = round_up(4ull * l->vocab * l->max_rows, 512);
+    s.best = round_up(8ull * l->max_rows, 512);
     s.work = sample_work_bytes(l);
     s.scratch = round_up(2 * scratch_cols(l) * l->max_tokens + SCRATCH_ALIGN, 512);
     s.token_slot = round_up(4ull * l->max_tokens, 512);
@@ -84,8 +85,8 @@ static sizes sizes_of(const sv_limits *l)
     s.maps = mega_maps_bytes();
     s.widths = 4 * l->widths * l->max_tokens; // exactly what session_buffer() allocates
     s.total = s.batch + s.page_table + s.history + s.last + s.slots + s.lists + s.allowed + s.kv +
-              s.logits + s.work + s.scratch + s.token_slot + s.jobs + 2 * s.seqs + s.tiles +
-              s.parts + s.tickets + s.maps + s.widths;
+              s.logits + s.best + s.work + s.scratch + s.token_slot + s.jobs + 2 * s.seqs +
+              s.tiles + s.parts + s.tickets + s.maps + s.widths;
     return s;
 }
 
@@ -115,10 +116,11 @@ static bool make_device_parts(sv_session *s, const sizes *z, char *why)
     if (!MAKE(s->batch_device, z->batch) || !MAKE(v->page_table, z->page_table) ||
         !MAKE(v->history, z->history) || !MAKE(v->last, z->last) || !MAKE(v->slots, z->slots) ||
         !MAKE(v->lists, z->lists) || !MAKE(v->allowed, z->allowed) || !MAKE(v->k, z->kv / 2) ||
-        !MAKE(v->v, z->kv / 2) || !MAKE(v->logits, z->logits) || !MAKE(v->work, z->work) ||
-        !MAKE(s->normed, z->scratch) || !MAKE(v->token_slot, z->token_slot) ||
-        !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) || !MAKE(v->decode, z->seqs) ||
-        !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) || !MAKE(v->tickets, z->tickets) ||
+        !MAKE(v->v, z->kv / 2) || !MAKE(v->logits, z->logits) || !MAKE(v->best, z->best) ||
+        !MAKE(v->work, z->work) || !MAKE(s->normed, z->scratch) ||
+        !MAKE(v->token_slot, z->token_slot) || !MAKE(v->jobs, z->jobs) || !MAKE(v->seqs, z->seqs) ||
+        !MAKE(v->decode, z->seqs) || !MAKE(v->tiles, z->tiles) || !MAKE(v->parts, z->parts) ||
+        !MAKE(v->tickets, z->tickets) ||
         !(s->mega_maps = (CUtensorMap *)device_take(d, z->maps, why)))
         return false;
 #undef MAKE

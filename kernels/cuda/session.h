@@ -48,10 +48,11 @@ struct session_view {
     slot_state *slots;   // [max_seqs]
     int32_t *lists; // [max_seqs, 4, CUDA_LISTS_MAX]: stop ids, bias ids, biases (f32), bad words,
                     // each as its length, negative, and its ids
-    uint32_t *allowed; // [max_seqs, vocab / 32]
-    void *k, *v;       // [layers][n_blocks][SV_BLOCK][kv_heads][head_dim] of kv_dtype
-    float *logits;     // [max_rows, vocab]
-    float *work;       // the sampler's scratch: sample.h
+    uint32_t *allowed;        // [max_seqs, vocab / 32]
+    void *k, *v;              // [layers][n_blocks][SV_BLOCK][kv_heads][head_dim] of kv_dtype
+    float *logits;            // [max_rows, vocab]
+    unsigned long long *best; // [max_rows] the best logit's entry, or zero: entry.h
+    float *work;              // the sampler's scratch: sample.h
     uint32_t max_tokens, max_seqs, max_rows, max_context, max_pages, n_blocks;
     uint32_t heads, kv_heads, head_dim, vocab, allowed_words, kv_dtype;
     // Of the attention kernels: the device's; the decode kernel's CTAs, and how many a cluster;

@@ -6,9 +6,11 @@
  * Inputs     random by a hash; weights lie between NaN, rows that no token has are NaN, and so is
  * all that is to be written. x and the residual come from a kernel just before, which lets the
  *            projection start at once and takes its time.
+ * Words      a head's, of each row (entry.h): the first best of what it stored, or nothing; with
+ *            ties, numbers that are none, and negative ones
  * Checked    relative Frobenius error, each element, rows beyond the last token untouched, and
- * equal bits when run again; a chain of projections with and without overlap. Usage      gemm
- * [small]: small shapes alone, for compute-sanitizer.
+ *            equal bits when run again; a chain of projections with and without overlap.
+ * Usage      gemm [small]: small shapes alone, for compute-sanitizer.
  */
 #include "cuda/gemm_state.h"
 #include "cuda/program.h"
@@ -153,6 +155,7 @@ world make_world(const std::vector<shape> &shapes)
     o.sums = make<double>(2 * rows * n_most);
     o.v.counts = make<uint32_t>(4);
     o.v.row_token = make<int32_t>(M_MOST);
+    o.v.best = make<unsigned long long>(M_MOST);
     return o;
 }
 
@@ -213,6 +216,7 @@ gemm prepare(const world &o, const test_case &c)
     g.eps = 1e-5f;
     g.offset = c.end == GEMM_GATE_UP ? 1 : 0;
     g.rows = c.end == GEMM_F32;
+    g.best = g.rows ? o.v.best : NULL;
     g.y = o.y;
     g.normed = o.normed;
     g.wide = o.wide;
@@ -241,6 +245,7 @@ std::vector<char> run_once(const world &o, const test_case &c, const gemm &g)
     const uint64_t rows = c.m + GUARD_ROWS;
     must(cudaMemsetAsync(o.x, 0xff, rows * c.k * 2, dev->stream), "cudaMemset");
     must(cudaMemsetAsync(o.residual, 0xff, rows * c.k * 4, dev->stream), "cudaMemset");
+    must(cudaMemsetAsync(o.v.best, 0, M_MOST * 8, dev->stream), "cudaMemset");
     must(cudaMemsetAsync(o.normed, 0xff, rows * c.k * 2, dev->stream), "cudaMemset");
     const uint64_t elements = rows * c.k;
     if (g.x)
@@ -263,6 +268,34 @@ template <class T> std::vector<T> fetch(const T *p, uint64_t n)
     std::vector<T> v(n);
     must(cudaMemcpy(v.data(), p, n * sizeof(T), cudaMemcpyDeviceToHost), "copy");
     return v;
+}
+
+// The entry of the first best of n numbers; of the first that is none.
+uint64_t best_entry(const float *y, uint32_t n)
+{
+    uint32_t best = 0, bits;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!std::isfinite(y[i]))
+            return (uint64_t)~0u << 32 | ~i;
+        best = y[i] > y[best] ? i : best;
+    }
+    const float f = y[best] + 0.0f; // -0 is 0
+    memcpy(&bits, &f, 4);
+    return (uint64_t)(bits >> 31 ? ~bits : bits | 1u << 31) << 32 | ~best;
+}
+
+// After run_once(): the words of the rows that count, and those of rows beyond all.
+bool words_right(const world &o, const test_case &c, const gemm &g, const std::vector<char> &y)
+{
+    const std::vector<unsigned long long> word = fetch(o.v.best, M_MOST);
+    bool right = true;
+    for (uint32_t t = 0; g.best && t < live_rows(c); t++) {
+        const float *row = (const float *)y.data() + (uint64_t)t * c.n;
+        right = right && word[t] == (gemv_takes(dev, g) ? best_entry(row, c.n) : 0);
+    }
+    for (uint32_t t = g.best ? c.m : 0; t < M_MOST; t++)
+        right = right && word[t] == 0;
+    return right;
 }
 
 // Sums of the reference, and some of them again on the host.
@@ -349,22 +382,52 @@ double run_case(const world &o, const test_case &c)
     must(cudaDeviceSynchronize(), "prepare");
     const std::vector<char> y = run_once(o, c, g);
     const uint32_t live = live_rows(c);
-    bool agrees = true, same = true;
+    bool agrees = true, same = true, words = words_right(o, c, g, y);
     const std::vector<double> sums = reference(o, g, live, &agrees);
     double worst = 0;
     const double error = compare(c, g, y, sums, live, &worst);
     for (int i = 1; i < AGAIN; i++) {
         const std::vector<char> again = run_once(o, c, g);
         same = same && !memcmp(again.data(), y.data(), (uint64_t)live * c.n * y_size(c));
+        words = words && words_right(o, c, g, y);
     }
     const bool clean = untouched(c, y);
-    if (error <= ERROR_MOST && worst <= 1 && agrees && same && clean)
+    if (error <= ERROR_MOST && worst <= 1 && agrees && same && clean && words)
         return error;
-    printf("FAIL %s m %u n %u k %u seed %llu: error %.2e, worst element %.2f%s%s%s\n",
+    printf("FAIL %s m %u n %u k %u seed %llu: error %.2e, worst element %.2f%s%s%s%s\n",
            name_of(c.end), c.m, c.n, c.k, (unsigned long long)c.seed, error, worst,
            agrees ? "" : ", references differ", same ? "" : ", other bits when run again",
-           clean ? "" : ", wrote beyond its rows");
+           clean ? "" : ", wrote beyond its rows", words ? "" : ", another best");
     return 2;
+}
+
+// Heads whose best is hard to tell: by what is added to rows of y.
+bool run_words(const world &o, const std::vector<shape> &shapes)
+{
+    struct {
+        const char *name;
+        float two, all; // of two rows; of the others
+    } const kinds[] = {{"ties", 1e30f, 0},         {"NaN", NAN, 0},
+                       {"infinity", INFINITY, 0},  {"-infinity", -INFINITY, 0},
+                       {"negative", -1e6f, -1e7f}, {"all equal", 1e30f, 1e30f}};
+    bool ok = true;
+    for (const auto &kind : kinds)
+        for (const shape &s : shapes)
+            for (uint32_t m = 1; m <= GEMV_TOKENS + 1; m++) {
+                const test_case c = {GEMM_F32, m, s.n, s.k, 40 + m};
+                gemm g = prepare(o, c);
+                std::vector<float> bias(s.n, kind.all);
+                bias[s.n / 3] = bias[s.n - 1 - m] = kind.two;
+                must(cudaMemcpy(o.bias, bias.data(), 4ull * s.n, cudaMemcpyHostToDevice), "bias");
+                g.bias = o.bias;
+                must(cudaDeviceSynchronize(), "prepare");
+                const bool right = words_right(o, c, g, run_once(o, c, g));
+                if (!right)
+                    printf("FAIL best of %s, m %u n %u k %u\n", kind.name, m, s.n, s.k);
+                ok = ok && right;
+            }
+    printf("words of heads: %s\n", ok ? "ok" : "FAIL");
+    return ok;
 }
 
 bool run_shape(const world &o, const shape &s, const std::vector<uint32_t> &tokens, int seeds)
@@ -677,6 +740,7 @@ int main(int argc, char **argv)
     bool ok = true;
     for (const shape &s : shapes)
         ok = run_shape(o, s, tokens, small ? 1 : SEEDS) && ok;
+    ok = run_words(o, shapes) && ok;
     ok = run_cuts(o, cut_shapes, cut_tokens) && ok;
     ok = run_qkvs(o, small) && ok;
     ok = (small ? run_chains(o, 64, 72) : run_chains(o, 2048, 2760)) && ok;

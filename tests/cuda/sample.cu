@@ -8,6 +8,8 @@
  * Logprob  to within 2e-5; ranks, alternatives and their order are exact
  * Repeat   each case runs alone, in a batch of ROWS among others, and by the other path of the
  *          kernel: bits are equal, but logprobs of the other path
+ * Word     each case once more with the head's word, by both paths: the same bits. With a false
+ *          word, rows that ask for the best logit alone believe it, and no others
  * Draws    chi-squared of 102,400 draws with 64 seeds over a small vocabulary
  * Usage    sample [small]: a few rows for compute-sanitizer, which between them reach all that the
  *          others do but lists that one CTA overfills. For racecheck, which slows shared memory
@@ -37,6 +39,7 @@ struct row_case {
     params p;
     floats logits;
     int32_t want = SV_DRAW;
+    bool told = false; // the head's word is there in every run
 };
 
 uint64_t mixed(uint64_t x)
@@ -161,6 +164,47 @@ bool finite(const floats &x)
 size_t best_of(const floats &x)
 {
     return (size_t)(std::max_element(x.begin(), x.end()) - x.begin()); // the lowest of equal ones
+}
+
+// What a head leaves of a row.
+enum word { NONE, BEST, FALSE_ONE };
+
+uint64_t entry_of(float f, size_t id)
+{
+    f = f == 0 ? 0 : f;
+    uint32_t bits = 0;
+    memcpy(&bits, &f, 4);
+    const uint32_t key = !std::isfinite(f) ? ~0u : bits >> 31 ? ~bits : bits | 1u << 31;
+    return (uint64_t)key << 32 | ~(uint32_t)id;
+}
+
+size_t false_best(const row_case &c)
+{
+    return (best_of(c.logits) + 1) % c.logits.size();
+}
+
+uint64_t word_of(const row_case &c, word w)
+{
+    if (w == NONE)
+        return 0;
+    if (w == FALSE_ONE)
+        return entry_of(1, false_best(c));
+    for (size_t i = 0; i < c.logits.size(); i++)
+        if (!std::isfinite(c.logits[i]))
+            return entry_of(c.logits[i], i);
+    const size_t best = best_of(c.logits);
+    return entry_of(c.logits[best], best);
+}
+
+// Nothing is asked for but the best of the raw logits, or whether they are numbers.
+bool best_alone(const row_case &c)
+{
+    const params &p = c.p;
+    const bool late =
+        !p.stop.empty() && p.history.size() - (size_t)p.a.prompt_len < (size_t)p.a.min_tokens;
+    const bool plain = p.allowed.empty() && p.bias.empty() && p.bad.empty() && !late &&
+                       p.a.repetition == 1 && p.a.frequency == 0 && p.a.presence == 0;
+    return p.a.logprobs == 0 && (c.want != SV_DRAW || (plain && p.a.temperature < 1e-5f));
 }
 
 // NULL: the token is right.
@@ -484,10 +528,40 @@ row_case any(uint32_t vocab, random_source &r)
     return c;
 }
 
+// Greedy rows, whose best logit is hard to tell.
+void add_greedy(std::vector<row_case> &v, uint32_t vocab, random_source &r)
+{
+    auto add = [&](const char *name, const std::function<float(float)> &of) {
+        for (uint32_t logprobs : {0u, 1u}) {
+            v.push_back(one(name, vocab, 3, r, [&](params &p) {
+                p.a.temperature = 0;
+                p.a.logprobs = logprobs;
+            }));
+            for (float &f : v.back().logits)
+                f = of(f);
+        }
+    };
+    add("greedy, ties", [](float f) { return std::min(roundf(f), 3.0f); });
+    add("greedy, all equal", [](float) { return -1.5f; });
+    add("greedy, zeros of both signs", [&](float f) { return f < 0 ? -0.0f : 0.0f; });
+    add("greedy, zeros are best", [&](float f) { return f > 4 ? r.below(2) ? 0 : -0.0f : -1; });
+    add("greedy, negative", [](float f) { return f - 1000; });
+    add("greedy, all banned", [](float) { return -INFINITY; });
+    v.push_back(one("greedy, huge", vocab, 3, r, [](params &p) { p.a.temperature = 0; }));
+    for (float &f : v.back().logits)
+        f = f > 0 ? 3e38f : -3e38f;
+    for (float f : {NAN, -INFINITY}) {
+        v.push_back(one("asked for, no number", vocab, 3, r, [](params &) {}));
+        v.back().want = (int32_t)r.below(vocab);
+        v.back().logits[r.below(vocab)] = f;
+    }
+}
+
 std::vector<row_case> cases_of(uint32_t vocab, uint64_t seed)
 {
     random_source r = {seed << 32 | vocab};
     std::vector<row_case> v;
+    add_greedy(v, vocab, r);
     add_processors(v, vocab, r);
     add_thresholds(v, vocab, r);
     add_lists(v, vocab, r);
@@ -502,7 +576,8 @@ std::vector<row_case> cases_of(uint32_t vocab, uint64_t seed)
 
 // The answers of all cases, `batch` of them at once.
 template <class F>
-std::vector<answer> answers_of(world &w, std::vector<row_case> &cases, uint32_t batch, F sample)
+std::vector<answer> answers_of(world &w, std::vector<row_case> &cases, uint32_t batch, F sample,
+                               word left = NONE)
 {
     std::vector<answer> all;
     for (size_t at = 0; at < cases.size(); at += batch) {
@@ -512,6 +587,7 @@ std::vector<answer> answers_of(world &w, std::vector<row_case> &cases, uint32_t 
             row_case &c = cases[at + i];
             w.set((uint32_t)i, c.p);
             w.logits((uint32_t)i, c.logits);
+            w.word((uint32_t)i, word_of(c, c.told && left == NONE ? BEST : left));
             pos.push_back((int32_t)c.p.history.size() - 1);
             want.push_back(c.want);
         }
@@ -534,6 +610,14 @@ bool same_bits(const row_case &c, const answer &a, const answer &b, bool logprob
                           memcmp(a.top_logprob, b.top_logprob, n * 4) == 0));
 }
 
+// a: by a head that left a false word; b: by one that left none.
+bool same_but_for_word(const row_case &c, const answer &a, const answer &b)
+{
+    if (!best_alone(c))
+        return same_bits(c, a, b, true);
+    return a.token == (c.want == SV_DRAW ? (int32_t)false_best(c) : c.want);
+}
+
 // small: one launch of each kernel for all of them.
 int check(uint32_t vocab, uint64_t seed, std::vector<row_case> cases, bool small = false)
 {
@@ -541,8 +625,15 @@ int check(uint32_t vocab, uint64_t seed, std::vector<row_case> cases, bool small
     world w(vocab, rows, CONTEXT);
     const std::vector<answer> together = answers_of(w, cases, rows, sample_run);
     const std::vector<answer> alone = small ? together : answers_of(w, cases, 1, sample_run);
-    const std::vector<answer> other =
-        answers_of(w, cases, small ? rows : rows - 1, sample_run_ctas);
+    const uint32_t others = small ? rows : rows - 1;
+    const std::vector<answer> other = answers_of(w, cases, others, sample_run_ctas);
+    auto with = [&](word left, auto sample, uint32_t batch, const std::vector<answer> &none) {
+        return small ? none : answers_of(w, cases, batch, sample, left);
+    };
+    const std::vector<answer> told = with(BEST, sample_run, rows, together),
+                              told_other = with(BEST, sample_run_ctas, others, other),
+                              misled = with(FALSE_ONE, sample_run, rows, together),
+                              misled_other = with(FALSE_ONE, sample_run_ctas, others, other);
     int failures = 0;
     auto tell = [&](size_t i, const char *fault) {
         printf("sample: vocab %u, seed %llu, case %zu (%s): %s (token %d, alone %d, other %d)\n",
@@ -560,6 +651,12 @@ int check(uint32_t vocab, uint64_t seed, std::vector<row_case> cases, bool small
             tell(i, "not the same alone");
         if (!same_bits(cases[i], together[i], other[i], false))
             tell(i, "not the same by a single CTA");
+        if (!same_bits(cases[i], together[i], told[i], true) ||
+            !same_bits(cases[i], other[i], told_other[i], true))
+            tell(i, "not the same with the head's word");
+        if (!small && (!same_but_for_word(cases[i], misled[i], together[i]) ||
+                       !same_but_for_word(cases[i], misled_other[i], other[i])))
+            tell(i, "believes the head's word where it should not, or does not where it should");
     }
     printf("sample: vocab %u, seed %llu, %zu rows: %s\n", vocab, (unsigned long long)seed,
            cases.size(), failures ? "FAILED" : "ok");
@@ -586,6 +683,8 @@ std::vector<row_case> some(uint32_t vocab)
     v.back().p.a.logprobs = 0;
     v.back().p.a.top_k = 0; // the whole row
     v.push_back(one("greedy", vocab, 3, r, [](params &p) { p.a.temperature = 0; }));
+    v.push_back(v.back());
+    v.back().told = true;
     v.push_back(one("a list for both", vocab, 3, r, [](params &p) {
         p.a.top_k = 7;
         p.a.top_p = 0.9f;

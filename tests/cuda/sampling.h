@@ -128,6 +128,13 @@ class world
         put(s_->v.logits + (uint64_t)row * s_->v.vocab, x.data(), x.size());
     }
 
+    // Of the head: 0, or the row's best entry.
+    void word(uint32_t row, uint64_t entry)
+    {
+        const unsigned long long x = entry;
+        put(s_->v.best + row, &x, 1);
+    }
+
     // The step's batch: `rows` of them, row i at position pos[i].
     void batch(const std::vector<int32_t> &pos, const std::vector<int32_t> &want)
     {

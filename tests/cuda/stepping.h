@@ -27,6 +27,7 @@ struct shape {
     uint32_t layers, hidden, heads, kv_heads, head_dim, d_ff, vocab, rope, window;
     bool head_norms, biases;
     bool made_up; // weights that the backend makes up
+    bool twins;   // the second half of the vocabulary is the first once more
 };
 
 inline void must(int rc, const char *what)
@@ -88,6 +89,8 @@ class model
         for (uint64_t r : rows)
             all += r;
         numbers n(s_.made_up ? 0 : all, cols, seed, size / std::sqrt((float)cols));
+        if (s_.twins && role == SV_TABLE)
+            std::copy_n(n.of.begin(), all / 2 * cols, n.of.begin() + (long)(all / 2 * cols));
         sv_weight_desc desc = {};
         desc.size = sizeof desc;
         desc.role = role;
@@ -167,13 +170,25 @@ class runner
         blocks_ = l.n_blocks;
     }
 
-    // Tokens [pos, pos + n) of the sequence in slot 1; the last one's logits.
+    // Tokens [pos, pos + n) of the sequence in slot 1; the last one's logits, of which the first
+    // best must be what was drawn.
     std::vector<float> step(uint32_t pos, uint32_t n)
     {
-        collect(launch(pos, n));
+        const int32_t token = collect(launch(pos, n));
         std::vector<float> logits(s_.vocab);
         must(k->logits(session_, 0, logits.data()), "logits");
+        const auto best = std::max_element(logits.begin(), logits.end());
+        if (token != best - logits.begin()) {
+            printf("%s: token %u: drew %d, the best is %d\n", s_.name.c_str(), pos + n - 1, token,
+                   (int)(best - logits.begin()));
+            false_draws_++;
+        }
         return logits;
+    }
+
+    uint32_t false_draws() const
+    {
+        return false_draws_;
     }
 
     // Milliseconds of a step of one token behind `context`, each launched before the last is
@@ -225,10 +240,12 @@ class runner
         return ticket;
     }
 
-    void collect(int64_t ticket)
+    // What its row drew.
+    int32_t collect(int64_t ticket)
     {
         const sv_result *r;
         must(k->collect(session_, ticket, &r, why), "collect");
+        return r->token[0];
     }
 
   private:
@@ -266,6 +283,6 @@ class runner
     sv_session *session_;
     sv_buf *x_, *q_, *out_, *ff_;
     sv_program *one_, *many_;
-    uint32_t blocks_, edited_ = 0;
+    uint32_t blocks_, edited_ = 0, false_draws_ = 0;
 };
 } // namespace stepping
