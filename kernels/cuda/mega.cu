@@ -146,6 +146,8 @@ static __device__ __forceinline__ void work(const mega_args &a, mega_shared<D> *
 #pragma unroll 1
     for (uint32_t i = 0; i < a.n_ops; i++) {
         stamp(a, i, MEGA_COMES);
+        if (i + 1 == a.n_ops) // on a SM that is done, while others are not
+            let_next_start();
         if (a.op[i].kind == MEGA_PROJECT) {
             project<D>(a, i, barriers, ranges, shared, &ring);
         } else {
@@ -168,7 +170,6 @@ static __device__ __forceinline__ void work(const mega_args &a, mega_shared<D> *
             arrive(count);
         barriers++;
     }
-    let_next_start();
 }
 
 #endif

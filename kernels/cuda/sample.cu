@@ -285,7 +285,6 @@ static __device__ __forceinline__ void take_up(const team<CTAS> &t, const sessio
     __syncthreads();
     if (threadIdx.x == 0) {
         const slot_state &s = k.slot;
-        k.random = philox(s.seed, (uint64_t)k.number());
         k.n_top = s.logprobs > 1 ? min(min(s.logprobs - 1, (uint32_t)SV_TOP_MAX), v.vocab) : 0;
         k.drawn = k.want == SV_DRAW;
         k.greedy = s.temperature < GREEDY_BELOW;
@@ -293,6 +292,7 @@ static __device__ __forceinline__ void take_up(const team<CTAS> &t, const sessio
         k.changed = k.drawn && !k.plain();
         k.best_alone = !k.tells && !k.changed && (k.greedy || !k.drawn);
         k.few = k.drawn && !k.greedy && s.top_k <= FEW && s.top_k < v.vocab ? s.top_k : 0;
+        k.random = k.greedy ? 0 : philox(s.seed, (uint64_t)k.number());
     }
     __syncthreads();
     if (k.changed)
@@ -426,6 +426,8 @@ static __global__ void CLUSTERED __launch_bounds__(THREADS, 2)
         t.open();
     if (real)
         take_up(t, v, at, NULL, span_of(v.vocab, CLUSTER * WARPS));
+    if (real)
+        t.meet_first();
     wait_previous();
     let_next_start();
     if (real)

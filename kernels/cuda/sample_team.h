@@ -131,7 +131,8 @@ template <int CTAS> struct team {
         return CTAS > 1 ? (float *)values_of_cta : s()->row.values;
     }
 
-    // Once, before anything else; then all of them run, and their memory is there.
+    // Once, before anything else, and what it began: then all of them run, and their memory is
+    // there. What lies between is of this CTA alone.
     __device__ __forceinline__ void open()
     {
         if constexpr (CTAS > 1) {
@@ -141,8 +142,13 @@ template <int CTAS> struct team {
                 open_barrier(&s()->listed);
                 asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
             }
-            sync();
+            asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
         }
+    }
+    __device__ __forceinline__ void meet_first() const
+    {
+        if constexpr (CTAS > 1)
+            asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
     }
 
     __device__ __forceinline__ uint32_t me() const
