@@ -8,7 +8,7 @@
 #     parity    logits and greedy tokens beside transformers, tiny and real   90 s
 #     crowd     a sequence alone and among 256                                60 s
 #     e2e       tests/e2e/test_llm_gpu.py                                     90 s
-#     sanitize  compute-sanitizer over tests/cuda/* at small shapes          180 s, beside the sections that follow:
+#     sanitize  compute-sanitizer over tests/cuda/* at small shapes          240 s, beside the sections that follow:
 #               these must be checks, no times
 #     kernels   bench/cuda/*                                                  90 s
 #     torch     bench/cuda/*_torch.py, the references                         60 s
@@ -20,7 +20,8 @@
 # A section that the time left (SECONDS_MAX, 570) does not hold is left out and says so. stdout gets a short table of
 # each section, $OUT/logs.tar.gz all they said. Exits 1 when one printed FAILED.
 # Environment: DEVICE_BUILD (build/device, unpacked beside its archive), OUT, SECONDS_MAX, SOAK_SECONDS, SOAK_MODEL, MODELS ("name ..." of step and
-# serve), DEVICE (cuda; cpu: to try the script where there is no GPU).
+# serve), DEVICE (cuda; cpu: to try the script where there is no GPU). Of sanitize: SANITIZE_TOOLS, SANITIZE_TESTS ("name ..." of tests/cuda),
+# SANITIZE_SECONDS (240), SANITIZE_JOBS (8 at a time), SANITIZER (compute-sanitizer; another release's, which may know more barriers).
 set -u
 
 cd "$(dirname "$0")/../.." || exit
@@ -143,27 +144,59 @@ e2e() {
     tail -n 4 "$out/e2e.log"
 }
 
-sanitize_one() { # tool test
-    local log
-    log=$work/sanitize-$1-$(basename "$2").log
-    timeout -k 5 "$3" compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$2" small >"$log" 2>&1
-    echo "$? $1 $(basename "$2") $(grep -E 'SUMMARY' "$log" | tail -n 1)"
+# racecheck takes the longest: it looks neither into cuBLASLt's kernels, nor into those that make a test's inputs and
+# references, nor, of mega's test, into kernels that have a test of their own. The other tools look into all.
+# hopper_kernel is left out for one report at every launch: a thread writes the tile of rows, meets the warps that copy q
+# (bar.sync), these arrive at the barrier (mbarrier) that the tile's readers wait for, and a reader's load of its first
+# 16 bytes is called a race with that write. PTX orders the two, since causality is transitive; the tile's other words and
+# its number, which have the same writer, readers and barriers, are not reported. Later releases (SANITIZER) name false
+# reports of mbarriers (2025.4, 2026.3) and of warpgroups on Hopper (2026.1) as mended; CUDA 13.0's is 2025.3.
+not_raced() { # test: a regular expression of kernels' names
+    echo 'hopper_kernel|nvjet|xmma|cutlass|cublas|splitK|gemmSN|ampere_'
+    case $1 in
+    cuda_attend) echo 'append_kernel|fill_q_kernel' ;;
+    cuda_gemm) echo 'exact_|produce|fill' ;;
+    cuda_mega) echo '(one|schedule|edit|embed|norm|gemv|skinny|append|decode|prefill|plain|act|bias|sample|cluster|back)_kernel' ;;
+    esac
 }
-export -f sanitize_one
-export work
+
+sanitize_one() { # tool test
+    local begun less log=$work/sanitize-$1-$2.log
+    begun=$(date +%s)
+    [ $((sanitize_end - begun)) -gt 5 ] || return
+    less=$([ "$1" != racecheck ] || not_raced "$2" | paste -sd '|')
+    timeout -k 5 $((sanitize_end - begun)) "$SANITIZER" --tool "$1" --error-exitcode 9 --print-limit 100 \
+        ${less:+--kernel-name-exclude regex="$less"} "$build/tests/$2" small >"$log" 2>&1
+    echo "$? $(($(date +%s) - begun))" >"${log%.log}.end"
+}
+export -f sanitize_one not_raced
+export work build SANITIZER=${SANITIZER:-compute-sanitizer}
+
+# The longest first.
+sanitize_jobs() {
+    local tool test
+    for tool in ${SANITIZE_TOOLS:-racecheck memcheck initcheck synccheck}; do
+        for test in ${SANITIZE_TESTS:-mega gemm attend sample program layer weight}; do echo "$tool cuda_$test"; done
+    done
+}
 
 sanitize() {
-    local tool test most log
+    local tool test rc seconds log most
     most=$(left)
-    [ "$most" -gt 240 ] && most=240
-    for tool in memcheck initcheck synccheck racecheck; do
-        for test in $(tests); do echo "$tool $test $most"; done
-    done | within "$most" xargs -P 12 -L 1 bash -c 'sanitize_one "$@"' - | sort -k 2 | while read -r rc rest; do
+    [ "$most" -lt "${SANITIZE_SECONDS:=240}" ] || most=$SANITIZE_SECONDS
+    export sanitize_end=$(($(date +%s) + most))
+    rm -f "$work"/sanitize-*
+    sanitize_jobs | xargs -P "${SANITIZE_JOBS:-8}" -L 1 bash -c 'sanitize_one "$@"' -
+    sanitize_jobs | while read -r tool test; do
+        log=$work/sanitize-$tool-$test.log
+        read -r rc seconds 2>/dev/null <"${log%.log}.end" || rc=
         case $rc in
-        0) say "$rest" ;;
-        124 | 137) say "$rest: no end in $most s" ;;
-        *) say "$rest: FAILED ($rc)" ;;
+        '') say "$tool $test: FAILED, no time was left to begin" ;;
+        0) say "$tool $test: $(grep -q SUMMARY "$log" || echo FAILED, not looked at,) $seconds s, $(grep SUMMARY "$log" | tail -n 1)" ;;
+        124 | 137) say "$tool $test: FAILED, no end in $seconds s" ;;
+        *) say "$tool $test: FAILED ($rc), $seconds s, $(grep SUMMARY "$log" | tail -n 1)" ;;
         esac
+        grep -hE 'Detected overflow|Internal Sanitizer Error' "$log" 2>/dev/null | sort -u | head -n 3
     done
     for log in "$work"/sanitize-*.log; do echo "== $log"; head -c 20000 "$log"; done >"$out/sanitize.log"
 }
