@@ -63,16 +63,16 @@ static void make_part(sv_program *p, const char *block)
     snprintf(part->block, sizeof part->block, "%s", block);
 }
 
-// By block: ends its part and begins the next one's.
-static int block_done(sv_program *p, const char *block)
+// What e says of a block; by block, ends its part and begins the next one's.
+static void block_done(sv_program *p, cudaError_t e, const char *block)
 {
+    check(p, e, block);
     if (!p->session->dev->by_block || p->code < 0)
-        return p->code;
+        return;
     char name[sizeof p->parts->block];
     snprintf(name, sizeof name, "%s of layer %u", block, p->layer);
     make_part(p, name);
     check(p, cudaStreamBeginCapture(p->stream, cudaStreamCaptureModeRelaxed), name);
-    return p->code;
 }
 
 // Captures from here on.
@@ -86,7 +86,7 @@ static int begin(sv_program *p, char *why)
     p->mega = mega_begin(p->session, p->max_tokens);
     if (!p->mega) // else with the embedding
         prepare_run(p->session->v, p->stream);
-    block_done(p, "prepare");
+    block_done(p, cudaSuccess, "prepare");
     return 0;
 }
 
@@ -110,19 +110,21 @@ int program_record(sv_session *s, uint32_t max_tokens, sv_program **ret, char *w
     return rc;
 }
 
-static int run_embed(sv_program *p, const sv_weight *table, float scale, sv_buf *x)
+static void run_embed(sv_program *p, program_block *block)
 {
+    const sv_weight *table = block->embed.table;
+    const float scale = block->embed.scale;
+    sv_buf *x = block->embed.x;
     if (!table->data || table->cols != x->cols || table->rows < p->session->limits.vocab)
         failed(p, -400, "embed", "the table does not fit the buffer or the vocabulary");
     if (p->code < 0)
-        return p->code;
+        return;
     x->f32 = true;
     if (p->mega)
         prepare_one_run(p->session->v, table, scale, (float *)x->data, p->stream);
     else
         embed_run(p->session->v, table, scale, (float *)x->data, p->max_tokens, p->stream);
-    check(p, cudaGetLastError(), "embed");
-    return block_done(p, "embed");
+    block_done(p, cudaGetLastError(), "embed");
 }
 
 static bool norm_fits(const sv_norm *n, uint64_t cols)
@@ -183,8 +185,11 @@ static void set_norm(gemm *g, const sv_norm *n)
     g->offset = n->offset;
 }
 
-static int run_qkv(sv_program *p, const sv_qkv *b)
+static void run_qkv(sv_program *p, program_block *block)
 {
+    sv_qkv *b = &block->qkv;
+    if (b->rope) // the caller's, or one where this block was before
+        b->rope = &block->rope;
     sv_session *s = p->session;
     const sv_limits *l = &s->limits;
     uint64_t rows = (uint64_t)(l->heads + 2 * l->kv_heads) * l->head_dim;
@@ -195,13 +200,16 @@ static int run_qkv(sv_program *p, const sv_qkv *b)
         !session_wide(s, b->x->cols, rows))
         failed(p, -400, "qkv", "the shapes of weight, buffers, norms or rope don't fit the limits");
     if (p->code < 0)
-        return p->code;
+        return;
     p->layer = b->layer;
     rope_args a = {};
     if (b->rope && b->rope->style != SV_ROPE_NONE) {
         const rope_table *t = rope_of(s, b->rope, p->why);
-        if (!t)
-            return p->code = -507;
+        if (!t) {
+            p->code = -507;
+            return;
+        }
+        block->rope.inv_freq = t->host;
         a.inv_freq = t->inv_freq;
         a.style = t->style;
         a.dims = t->dims;
@@ -219,62 +227,62 @@ static int run_qkv(sv_program *p, const sv_qkv *b)
     g.end = GEMM_BF16;
     g.y = g.wide;
     if (mega_qkv(p, g, a, b->layer))
-        return p->code;
+        return;
+    bf16 *q = (bf16 *)b->q->data;
+    cudaError_t e;
     if (gemv_qkv_takes(s->dev, s->v, g, a)) {
-        check(p, gemv_qkv_run(s->dev, s->v, g, a, (bf16 *)b->q->data, b->layer, p->stream), "qkv");
-        return block_done(p, "qkv");
+        e = gemv_qkv_run(s->dev, s->v, g, a, q, b->layer, p->stream);
+    } else if (skinny_wins(s->dev, g) && skinny_qkv_takes(s->dev, s->v, g, a)) {
+        e = skinny_qkv_run(s->dev, s->v, g, a, q, b->layer, p->stream);
+    } else {
+        e = gemm_run(s->dev, s->v, g, p->stream);
+        rope_append_run(s->v, g.wide, a, q, b->layer, p->max_tokens, p->stream);
+        e = e == cudaSuccess ? cudaGetLastError() : e;
     }
-    if (skinny_wins(s->dev, g) && skinny_qkv_takes(s->dev, s->v, g, a)) {
-        check(p, skinny_qkv_run(s->dev, s->v, g, a, (bf16 *)b->q->data, b->layer, p->stream),
-              "qkv");
-        return block_done(p, "qkv");
-    }
-    check(p, gemm_run(s->dev, s->v, g, p->stream), "qkv");
-    rope_append_run(s->v, g.wide, a, (bf16 *)b->q->data, b->layer, p->max_tokens, p->stream);
-    check(p, cudaGetLastError(), "qkv");
-    return block_done(p, "qkv");
+    block_done(p, e, "qkv");
 }
 
-static int run_attend(sv_program *p, const sv_attend *b)
+static void run_attend(sv_program *p, program_block *block)
 {
+    const sv_attend *b = &block->attend;
     const sv_limits *l = &p->session->limits;
     uint64_t cols = (uint64_t)l->heads * l->head_dim;
     if (b->layer >= l->layers || b->q->cols != cols || b->out->cols != cols || b->q->f32 ||
         b->out->f32 || l->heads / l->kv_heads > 16)
         failed(p, -400, "attend", "the shapes of the buffers don't fit the limits");
     if (p->code < 0 || mega_attention(p, b))
-        return p->code;
+        return;
     attend_run(p->session->v, (const bf16 *)b->q->data, (bf16 *)b->out->data, b->layer, b->window,
                b->scale, p->max_tokens, p->stream);
-    check(p, cudaGetLastError(), "attend");
-    return block_done(p, "attend");
+    block_done(p, cudaGetLastError(), "attend");
 }
 
-static int run_project(sv_program *p, const sv_project *b)
+static void run_project(sv_program *p, program_block *block)
 {
+    const sv_project *b = &block->project;
     if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != b->y->cols || b->x->f32 ||
         !b->y->f32)
         failed(p, -400, "project", "the shapes of weight and buffers don't fit");
     if (p->code < 0)
-        return p->code;
+        return;
     gemm g = gemm_of(p, b->w, b->x, p->max_tokens);
     g.end = GEMM_ADD;
     g.bias = b->w->bias;
     g.y = b->y->data;
     if (mega_projection(p, g, b->x))
-        return p->code;
-    check(p, gemm_run(p->session->dev, p->session->v, g, p->stream), "project");
-    return block_done(p, "project");
+        return;
+    block_done(p, gemm_run(p->session->dev, p->session->v, g, p->stream), "project");
 }
 
-static int run_gate_up(sv_program *p, const sv_gate_up *b)
+static void run_gate_up(sv_program *p, program_block *block)
 {
+    const sv_gate_up *b = &block->gate_up;
     sv_session *s = p->session;
     if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != 2 * b->y->cols || !b->x->f32 ||
         b->y->f32 || !session_wide(s, b->x->cols, b->w->rows) || !norm_fits(&b->norm, b->x->cols))
         failed(p, -400, "gate_up", "the shapes of weight and buffers don't fit");
     if (p->code < 0)
-        return p->code;
+        return;
     gemm g = gemm_of(p, b->w, b->x, p->max_tokens);
     set_norm(&g, &b->norm);
     g.end = GEMM_GATE_UP;
@@ -283,19 +291,19 @@ static int run_gate_up(sv_program *p, const sv_gate_up *b)
     g.n = (uint32_t)b->y->cols;
     g.y = b->y->data;
     if (mega_projection(p, g, b->x))
-        return p->code;
-    check(p, gemm_run(s->dev, s->v, g, p->stream), "gate_up");
-    return block_done(p, "gate_up");
+        return;
+    block_done(p, gemm_run(s->dev, s->v, g, p->stream), "gate_up");
 }
 
-static int run_head(sv_program *p, const sv_head *b)
+static void run_head(sv_program *p, program_block *block)
 {
+    const sv_head *b = &block->head;
     sv_session *s = p->session;
     if (!b->w->data || b->w->cols != b->x->cols || b->w->rows != s->limits.vocab || !b->x->f32 ||
         !norm_fits(&b->norm, b->x->cols))
         failed(p, -400, "head", "the shapes of weight and buffers don't fit");
     if (p->code < 0)
-        return p->code;
+        return;
     gemm g = gemm_of(p, b->w, b->x, p->max_rows);
     set_norm(&g, &b->norm);
     g.rows = true;
@@ -307,110 +315,70 @@ static int run_head(sv_program *p, const sv_head *b)
         check(p, gemm_run(s->dev, s->v, g, p->stream), "head");
     mega_end(p);
     sample_run(s->v, p->max_rows, p->stream);
-    check(p, cudaGetLastError(), "head");
-    return block_done(p, "head");
+    block_done(p, cudaGetLastError(), "head");
 }
 
-// To be recorded again.
-static void keep(sv_program *p, const program_block &b)
+// Records a block, and keeps it to be recorded again.
+static int add(sv_program *p, program_block b)
 {
     enum { GROWTH = 64 };
+    b.run(p, &b);
     if (p->code < 0)
-        return;
+        return p->code;
     if (p->n_blocks % GROWTH == 0) {
         void *more = realloc(p->blocks, (p->n_blocks + GROWTH) * sizeof b);
-        if (!more)
-            return failed(p, -507, "a program", "no memory");
+        if (!more) {
+            failed(p, -507, "a program", "no memory");
+            return p->code;
+        }
         p->blocks = (program_block *)more;
     }
     p->blocks[p->n_blocks++] = b;
+    return p->code;
 }
 
 int program_embed(sv_program *p, const sv_weight *table, float scale, sv_buf *x)
 {
-    program_block b = {};
-    b.kind = program_block::EMBED;
+    program_block b = {run_embed};
     b.embed = {table, scale, x};
-    run_embed(p, table, scale, x);
-    keep(p, b);
-    return p->code;
+    return add(p, b);
 }
 
 int program_qkv(sv_program *p, const sv_qkv *q)
 {
-    program_block b = {};
-    b.kind = program_block::QKV;
-    b.qkv = *q;
-    run_qkv(p, q);
-    if (p->code < 0)
-        return p->code;
-    if (q->rope) {
+    program_block b = {run_qkv};
+    if (q->rope)
         b.rope = *q->rope;
-        if (b.rope.style != SV_ROPE_NONE)
-            b.rope.inv_freq = rope_of(p->session, q->rope, p->why)->host; // found: run_qkv made it
-    }
-    keep(p, b);
-    return p->code;
+    b.qkv = *q;
+    return add(p, b);
 }
 
 int program_attend(sv_program *p, const sv_attend *a)
 {
-    program_block b = {};
-    b.kind = program_block::ATTEND;
+    program_block b = {run_attend};
     b.attend = *a;
-    run_attend(p, a);
-    keep(p, b);
-    return p->code;
+    return add(p, b);
 }
 
 int program_project(sv_program *p, const sv_project *a)
 {
-    program_block b = {};
-    b.kind = program_block::PROJECT;
+    program_block b = {run_project};
     b.project = *a;
-    run_project(p, a);
-    keep(p, b);
-    return p->code;
+    return add(p, b);
 }
 
 int program_gate_up(sv_program *p, const sv_gate_up *a)
 {
-    program_block b = {};
-    b.kind = program_block::GATE_UP;
+    program_block b = {run_gate_up};
     b.gate_up = *a;
-    run_gate_up(p, a);
-    keep(p, b);
-    return p->code;
+    return add(p, b);
 }
 
 int program_head(sv_program *p, const sv_head *a)
 {
-    program_block b = {};
-    b.kind = program_block::HEAD;
+    program_block b = {run_head};
     b.head = *a;
-    run_head(p, a);
-    keep(p, b);
-    return p->code;
-}
-
-static int run_again(sv_program *p, program_block *b)
-{
-    switch (b->kind) {
-    case program_block::EMBED:
-        return run_embed(p, b->embed.table, b->embed.scale, b->embed.x);
-    case program_block::QKV:
-        b->qkv.rope = b->qkv.rope ? &b->rope : NULL;
-        return run_qkv(p, &b->qkv);
-    case program_block::ATTEND:
-        return run_attend(p, &b->attend);
-    case program_block::PROJECT:
-        return run_project(p, &b->project);
-    case program_block::GATE_UP:
-        return run_gate_up(p, &b->gate_up);
-    case program_block::HEAD:
-        return run_head(p, &b->head);
-    }
-    return p->code;
+    return add(p, b);
 }
 
 int program_ready(sv_program *p, char *why)
@@ -445,7 +413,7 @@ static void record_again(sv_program *p)
     p->n_parts = 0;
     if (begin(p, p->why) == 0) {
         for (uint32_t i = 0; i < p->n_blocks; i++)
-            run_again(p, &p->blocks[i]);
+            p->blocks[i].run(p, &p->blocks[i]);
         mega_end(p);
         make_part(p, "a step");
     }

@@ -9,14 +9,14 @@
 
 // A block as it was recorded, to be recorded again. What it points to lives as long as its session.
 struct program_block {
-    enum { EMBED, QKV, ATTEND, PROJECT, GATE_UP, HEAD } kind;
-    struct {
-        const sv_weight *table;
-        float scale;
-        sv_buf *x;
-    } embed;
+    void (*run)(sv_program *, program_block *);
     sv_rope rope; // qkv's; its frequencies are a rope_table's
     union {
+        struct {
+            const sv_weight *table;
+            float scale;
+            sv_buf *x;
+        } embed;
         sv_qkv qkv;
         sv_attend attend;
         sv_project project;
