@@ -6,11 +6,11 @@
  *            Ours has the norm before it and the activation or the sum after it included.
  * Layer      qkv, o, gate_up and down one after the other, as in a step without attention: what
  *            overlap leaves of the gaps. Its reference is the sum of the four by cuBLASLt.
- * Choice     up to 64 tokens ours is gemm.cu's choice; the lines below it are what it chose from:
+ * Choice     up to 32 tokens ours is gemm.cu's choice; the lines below it are what it chose from:
  *            skinny, and cuBLASLt with the kernels beside it, its algorithm chosen by time.
  * Cut        skinny's time by how many CTAs share the columns, with the norm inside and before it:
  *            what the numbers in skinny_plan.cu are to be chosen by.
- * Usage      gemm [quick]: one model, fewer sizes. gemm skinny: 8 to 64 tokens alone.
+ * Usage      gemm [quick]: one model, fewer sizes. gemm skinny: 8 to 32 tokens alone.
  */
 #include "bench/cuda/timing.h"
 #include "kernels/cuda/gemm_state.h"
@@ -369,7 +369,7 @@ int main(int argc, char **argv)
     std::vector<uint32_t> few = {1, 2, 4, 8, 16, 32, 64};
     const std::vector<uint32_t> many = {128, 512, 2048, 8192};
     if (skinny) {
-        few = {8, 16, 32, 64};
+        few = {8, 16, 32};
     }
     table_begin("projections: norm and activation in; reference the best of 8 of cuBLASLt, bare");
     const activations a = make_activations();

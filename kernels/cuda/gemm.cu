@@ -8,7 +8,7 @@
 bool skinny_wins(const sv_dev *d, const gemm &g)
 {
     const uint64_t rows = g.end == GEMM_GATE_UP ? 2ull * g.n : g.n, mib = rows * g.k * 2 >> 20;
-    const uint64_t most = g.m <= 16 ? SKINNY_MIB_16 : g.m <= 32 ? SKINNY_MIB_32 : SKINNY_MIB_64;
+    const uint64_t most = g.m <= 16 ? SKINNY_MIB_16 : SKINNY_MIB_32;
     return mib <= most || d->gemm->skinny_cluster || d->gemm->skinny_normed;
 }
 

@@ -42,12 +42,11 @@ struct gemm {
 
 enum {
     GEMV_TOKENS = 4,
-    SKINNY_TOKENS = 64,
+    SKINNY_TOKENS = 32,
     // MiB of weights above which cuBLASLt is faster, up to so many tokens, its norm and activation
     // kernels counted: by what bench/cuda/gemm.cu prints of both.
     SKINNY_MIB_16 = 1 << 16,
     SKINNY_MIB_32 = 12,
-    SKINNY_MIB_64 = 0,
     LT_CANDIDATES = 8, // algorithms of cuBLASLt that are kept of one shape
     LT_BEST = -1       // of these, what was found to be the fastest, else the first
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * skinny - a projection of up to 64 tokens on the tensor cores, at the speed of memory.
+ * skinny - a projection of up to 32 tokens on the tensor cores, at the speed of memory.
  *
  * shape    mma m16n8k16 with 16 rows of weights as A and 8 tokens as B; skinny.h says how rows and
  *          columns are shared among clusters, their CTAs and warps
@@ -237,7 +237,7 @@ multiply_part(skinny_sums<TOKENS / 8> &sums, const gemm &g, const skinny_plan &p
 }
 
 template <int TOKENS>
-static __global__ void __launch_bounds__(THREADS, TOKENS <= 32 ? 2 : 1)
+static __global__ void __launch_bounds__(THREADS, 2)
     skinny_kernel(const __grid_constant__ gemm g, const __grid_constant__ skinny_plan p,
                   const __grid_constant__ skinny_rows v, const __grid_constant__ skinny_qkv qkv)
 {
@@ -365,10 +365,8 @@ static cudaError_t run(const session_view &view, gemm g, const skinny_plan &p,
         return launch<8>(g, p, v, qkv, q);
     case 16:
         return launch<16>(g, p, v, qkv, q);
-    case 32:
-        return launch<32>(g, p, v, qkv, q);
     default:
-        return launch<64>(g, p, v, qkv, q);
+        return launch<32>(g, p, v, qkv, q);
     }
 }
 

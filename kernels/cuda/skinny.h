@@ -45,7 +45,7 @@ struct skinny_walk {
 
 struct skinny_plan {
     skinny_walk walk;
-    uint32_t tokens;            // that the kernel is made for: 8, 16, 32 or 64
+    uint32_t tokens;            // that the kernel is made for: 8, 16 or 32
     uint32_t cluster, clusters; // CTAs of one; how many
     uint32_t tiles, blocks;     // of all rows; of a row
     uint32_t width;             // bytes of a token's x in a CTA: of the widest share of columns

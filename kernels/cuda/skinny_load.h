@@ -155,32 +155,33 @@ struct skinny_x {
     float *squares; // of this CTA, [tokens]
 };
 
-// A warp for each token: every 8th, up to 4 of them and 8 loads of a lane at a time.
+// A warp for each token: every 8th, all of these and 8 loads of a lane at a time.
 template <int TOKENS>
 static __device__ __forceinline__ void stage_x(const gemm &g, const skinny_x &x)
 {
-    constexpr uint32_t PAIR = TOKENS / 8 < 4 ? TOKENS / 8 : 4, DEEP = 8 / PAIR, STEP = 256;
-    const uint32_t lane = threadIdx.x % 32;
-    for (uint32_t first = threadIdx.x / 32; first < g.m; first += PAIR * WARPS)
-        for (uint32_t at = lane * 8; at < x.columns; at += DEEP * STEP) {
-            uint4 f[DEEP][PAIR];
+    constexpr uint32_t PAIR = TOKENS / 8, DEEP = 8 / PAIR, STEP = 256;
+    const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32;
+    if (first >= g.m)
+        return;
+    for (uint32_t at = lane * 8; at < x.columns; at += DEEP * STEP) {
+        uint4 f[DEEP][PAIR];
 #pragma unroll
-            for (uint32_t d = 0; d < DEEP; d++)
+        for (uint32_t d = 0; d < DEEP; d++)
 #pragma unroll
-                for (uint32_t i = 0; i < PAIR; i++) {
-                    const uint32_t c = at + d * STEP, t = first + i * WARPS;
-                    f[d][i] = load_words(g.x + (uint64_t)t * g.k + x.column + c,
-                                         c < x.columns && x.column + c < g.k && t < g.m);
-                }
+            for (uint32_t i = 0; i < PAIR; i++) {
+                const uint32_t c = at + d * STEP, t = first + i * WARPS;
+                f[d][i] = load_words(g.x + (uint64_t)t * g.k + x.column + c,
+                                     c < x.columns && x.column + c < g.k && t < g.m);
+            }
 #pragma unroll
-            for (uint32_t d = 0; d < DEEP; d++)
+        for (uint32_t d = 0; d < DEEP; d++)
 #pragma unroll
-                for (uint32_t i = 0; i < PAIR; i++) {
-                    const uint32_t c = at + d * STEP, t = first + i * WARPS;
-                    if (c < x.columns && t < g.m)
-                        *(uint4 *)(x.to + t * x.width + (c / 8 ^ (t & 7)) * 16) = f[d][i];
-                }
-        }
+            for (uint32_t i = 0; i < PAIR; i++) {
+                const uint32_t c = at + d * STEP, t = first + i * WARPS;
+                if (c < x.columns && t < g.m)
+                    *(uint4 *)(x.to + t * x.width + (c / 8 ^ (t & 7)) * 16) = f[d][i];
+            }
+    }
 }
 
 static __device__ __forceinline__ uint2 four_bf16(const float4 &f, const float4 &w, float offset)
@@ -196,48 +197,48 @@ template <int TOKENS>
 static __device__ __forceinline__ void stage_residual(const gemm &g, const skinny_rows &v,
                                                       const skinny_x &x)
 {
-    constexpr uint32_t PAIR = TOKENS / 8 < 4 ? TOKENS / 8 : 4, DEEP = 8 / PAIR, STEP = 128;
-    const uint32_t lane = threadIdx.x % 32;
+    constexpr uint32_t PAIR = TOKENS / 8, DEEP = 8 / PAIR, STEP = 128;
+    const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32;
     const float offset = g.norm ? g.offset : 1; // without a weight: times 0 + 1
-    for (uint32_t first = threadIdx.x / 32; first < g.m; first += PAIR * WARPS) {
-        const float *row[PAIR];
-        float sum[PAIR] = {};
+    if (first >= g.m)
+        return;
+    const float *row[PAIR];
+    float sum[PAIR] = {};
 #pragma unroll
-        for (uint32_t i = 0; i < PAIR; i++) {
-            const uint32_t t = first + i * WARPS;
-            const uint32_t from =
-                v.row_token && t < g.m ? (t < *v.rows ? (uint32_t)v.row_token[t] : 0) : t;
-            row[i] = g.residual + (uint64_t)from * g.k + x.column;
+    for (uint32_t i = 0; i < PAIR; i++) {
+        const uint32_t t = first + i * WARPS;
+        const uint32_t from =
+            v.row_token && t < g.m ? (t < *v.rows ? (uint32_t)v.row_token[t] : 0) : t;
+        row[i] = g.residual + (uint64_t)from * g.k + x.column;
+    }
+    for (uint32_t at = lane * 4; at < x.columns; at += DEEP * STEP) {
+        float4 w[DEEP], f[DEEP][PAIR];
+#pragma unroll
+        for (uint32_t d = 0; d < DEEP; d++) {
+            const uint32_t c = at + d * STEP;
+            const bool real = c < x.columns && x.column + c < g.k;
+            w[d] = load_floats(g.norm + x.column + c, g.norm && real);
+#pragma unroll
+            for (uint32_t i = 0; i < PAIR; i++)
+                f[d][i] = load_floats(row[i] + c, real && first + i * WARPS < g.m);
         }
-        for (uint32_t at = lane * 4; at < x.columns; at += DEEP * STEP) {
-            float4 w[DEEP], f[DEEP][PAIR];
 #pragma unroll
-            for (uint32_t d = 0; d < DEEP; d++) {
-                const uint32_t c = at + d * STEP;
-                const bool real = c < x.columns && x.column + c < g.k;
-                w[d] = load_floats(g.norm + x.column + c, g.norm && real);
+        for (uint32_t d = 0; d < DEEP; d++)
 #pragma unroll
-                for (uint32_t i = 0; i < PAIR; i++)
-                    f[d][i] = load_floats(row[i] + c, real && first + i * WARPS < g.m);
+            for (uint32_t i = 0; i < PAIR; i++) {
+                const uint32_t c = at + d * STEP, t = first + i * WARPS;
+                const float4 &h = f[d][i];
+                sum[i] += (h.x * h.x + h.y * h.y) + (h.z * h.z + h.w * h.w);
+                if (c < x.columns && t < g.m)
+                    *(uint2 *)(x.to + t * x.width + (c / 8 ^ (t & 7)) * 16 + c % 8 * 2) =
+                        four_bf16(h, w[d], offset);
             }
+    }
 #pragma unroll
-            for (uint32_t d = 0; d < DEEP; d++)
-#pragma unroll
-                for (uint32_t i = 0; i < PAIR; i++) {
-                    const uint32_t c = at + d * STEP, t = first + i * WARPS;
-                    const float4 &h = f[d][i];
-                    sum[i] += (h.x * h.x + h.y * h.y) + (h.z * h.z + h.w * h.w);
-                    if (c < x.columns && t < g.m)
-                        *(uint2 *)(x.to + t * x.width + (c / 8 ^ (t & 7)) * 16 + c % 8 * 2) =
-                            four_bf16(h, w[d], offset);
-                }
-        }
-#pragma unroll
-        for (uint32_t i = 0; i < PAIR; i++) {
-            for (int o = 16; o > 0; o >>= 1)
-                sum[i] += __shfl_xor_sync(~0u, sum[i], o);
-            if (lane == 0 && first + i * WARPS < g.m)
-                x.squares[first + i * WARPS] = sum[i];
-        }
+    for (uint32_t i = 0; i < PAIR; i++) {
+        for (int o = 16; o > 0; o >>= 1)
+            sum[i] += __shfl_xor_sync(~0u, sum[i], o);
+        if (lane == 0 && first + i * WARPS < g.m)
+            x.squares[first + i * WARPS] = sum[i];
     }
 }

@@ -53,7 +53,7 @@ static float cost_of(const skinny_machine &s, const gemm &g, const skinny_plan &
 static skinny_plan cut(const gemm &g, uint32_t cluster, uint32_t clusters)
 {
     skinny_plan p = {};
-    p.tokens = g.m <= 8 ? 8 : g.m <= 16 ? 16 : g.m <= 32 ? 32 : 64;
+    p.tokens = g.m <= 8 ? 8 : g.m <= 16 ? 16 : 32;
     p.walk = g.end == GEMM_GATE_UP ? skinny_walk{~0u, 0, 1, g.n, true}
                                    : skinny_walk{1, TILE, 1, TILE / 2, false};
     p.tiles = g.end == GEMM_GATE_UP ? g.n / (TILE / 2) : (g.n + TILE - 1) / TILE;
