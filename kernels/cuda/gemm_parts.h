@@ -4,6 +4,9 @@
  * gemm_parts - device code of gemv and skinny: copies into shared memory, ends of a sum.
  */
 #include "cuda/gemm.h"
+#include "cuda/program.h"
+
+#include <cuda_fp16.h>
 
 // Weights are read once a step: they leave the L2 first and never enter the L1.
 static __device__ __forceinline__ uint64_t read_once()
@@ -90,6 +93,43 @@ static __device__ __forceinline__ void store(const gemm &g, uint32_t row, uint32
     else
         ((bf16 *)g.y)[at] = __float2bfloat16(f);
 }
+
+// Rows of q, k and v, and where they go: q to its buffer, k and v to the KV blocks.
+struct qkv_rows {
+    session_view v;
+    rope_args rope;
+    bf16 *q;
+    uint32_t layer;
+
+    // Of a token in the KV blocks, in elements.
+    __device__ __forceinline__ uint64_t slot_of(uint32_t t, uint32_t pos) const
+    {
+        const uint64_t pages = (uint64_t)v.token_slot[t] * v.max_pages;
+        const uint64_t page =
+            (uint64_t)layer * v.n_blocks + (uint32_t)v.page_table[pages + pos / SV_BLOCK];
+        return (page * SV_BLOCK + pos % SV_BLOCK) * v.kv_heads * v.head_dim;
+    }
+
+    // Of token t, whose slot that is; heads count from q's over k's to v's.
+    __device__ __forceinline__ void put(uint32_t t, uint64_t slot, uint32_t head, uint32_t in_head,
+                                        float f) const
+    {
+        if (head < v.heads) {
+            q[((uint64_t)t * v.heads + head) * v.head_dim + in_head] = __float2bfloat16(f);
+            return;
+        }
+        const bool is_k = head < v.heads + v.kv_heads;
+        const uint32_t kv = head - v.heads - (is_k ? 0 : v.kv_heads);
+        const uint64_t at = slot + kv * v.head_dim + in_head;
+        void *to = is_k ? v.k : v.v;
+        if (v.kv_dtype == SV_F32)
+            ((float *)to)[at] = f;
+        else if (v.kv_dtype == SV_F16)
+            ((__half *)to)[at] = __float2half(f);
+        else
+            ((bf16 *)to)[at] = __float2bfloat16(f);
+    }
+};
 
 // Raises what the kernel may ask for; never lowers it. All memory of a SM can be shared memory, so
 // that kernels of unlike needs are there together: for another split they wait until it is empty.

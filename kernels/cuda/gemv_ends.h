@@ -6,9 +6,6 @@
  */
 #include "cuda/entry.h"
 #include "cuda/gemm_parts.h"
-#include "cuda/program.h"
-
-#include <cuda_fp16.h>
 
 /*
  * The best entries of this CTA's rows to their tokens' words: lanes t and t + M of each warp have
@@ -80,14 +77,8 @@ struct gemv_store {
     };
 };
 
-// Rows of q, k and v: rotated, q to its buffer, k and v to the KV blocks. A pair is turned
-// together.
-struct gemv_qkv {
-    session_view v;
-    rope_args rope;
-    bf16 *q;
-    uint32_t layer;
-
+// Turned, a pair together.
+struct gemv_qkv : qkv_rows {
     template <int M> struct state {
         uint32_t t, second, head,
             i; // element i, and its partner, of the head's first half or pairs
@@ -103,10 +94,7 @@ struct gemv_qkv {
             if (!active)
                 return;
             const uint32_t at = (uint32_t)v.pos[t];
-            const uint64_t pages = (uint64_t)v.token_slot[t] * v.max_pages;
-            const uint64_t page =
-                (uint64_t)e.layer * v.n_blocks + (uint32_t)v.page_table[pages + at / SV_BLOCK];
-            slot = (page * SV_BLOCK + at % SV_BLOCK) * v.kv_heads * v.head_dim;
+            slot = e.slot_of(t, at);
             pos = (float)at;
         }
 
@@ -133,26 +121,11 @@ struct gemv_qkv {
         {
             if (!active)
                 return;
-            const session_view &v = e.v;
             const float x = fmaf(first, scale, bias), y = fmaf(other, scale, other_bias);
             const float f = second ? y * cosine + x * sine : x * cosine - y * sine;
-            const uint32_t half = v.head_dim / 2, in_head = e.rope.style == SV_ROPE_HALF
-                                                                ? i + second * half
-                                                                : 2 * i + second;
-            if (head < v.heads) {
-                e.q[((uint64_t)t * v.heads + head) * v.head_dim + in_head] = __float2bfloat16(f);
-                return;
-            }
-            const bool is_k = head < v.heads + v.kv_heads;
-            const uint32_t kv = head - v.heads - (is_k ? 0 : v.kv_heads);
-            const uint64_t at = slot + kv * v.head_dim + in_head;
-            void *to = is_k ? v.k : v.v;
-            if (v.kv_dtype == SV_F32)
-                ((float *)to)[at] = f;
-            else if (v.kv_dtype == SV_F16)
-                ((__half *)to)[at] = __float2half(f);
-            else
-                ((bf16 *)to)[at] = __float2bfloat16(f);
+            const uint32_t half = e.v.head_dim / 2;
+            e.put(t, slot, head, e.rope.style == SV_ROPE_HALF ? i + second * half : 2 * i + second,
+                  f);
         }
 
         __device__ __forceinline__ void conclude(const gemm &, void *) const

@@ -4,10 +4,7 @@
  * skinny_ends - device code of skinny: what CTAs of a cluster send one another, ends of a sum.
  */
 #include "cuda/gemm_parts.h"
-#include "cuda/program.h"
 #include "cuda/skinny.h"
-
-#include <cuda_fp16.h>
 
 /*
  * Between CTAs of a cluster that send each other sums, or the threads of one that has no cluster.
@@ -171,14 +168,8 @@ struct skinny_store {
     }
 };
 
-// Rows of q, k and v: turned, q to its buffer, k and v to the KV blocks. A tile has 8 pairs that
-// are turned together.
-struct skinny_qkv {
-    session_view v;
-    rope_args rope;
-    bf16 *q; // NULL: as gemm.end says
-    uint32_t layer;
-
+// Turned, 8 pairs of a tile; q NULL: as gemm.end says.
+struct skinny_qkv : qkv_rows {
     __device__ __forceinline__ bool has(const gemm &g, const skinny_place &p, int e) const
     {
         return p.t + e < g.m && p.t + e < v.counts[0];
@@ -204,10 +195,7 @@ struct skinny_qkv {
             if (!has(g, p, e))
                 continue;
             const uint32_t at = (uint32_t)v.pos[p.t + e];
-            const uint64_t pages = (uint64_t)v.token_slot[p.t + e] * v.max_pages;
-            const uint64_t page =
-                (uint64_t)layer * v.n_blocks + (uint32_t)v.page_table[pages + at / SV_BLOCK];
-            old.slot[e] = (page * SV_BLOCK + at % SV_BLOCK) * v.kv_heads * v.head_dim;
+            old.slot[e] = slot_of(p.t + e, at);
             if (!turned)
                 continue;
             sincosf((float)at * frequency, &old.of[2 + e], &old.of[e]);
@@ -216,23 +204,9 @@ struct skinny_qkv {
         }
     }
 
-    __device__ __forceinline__ void put(uint32_t t, uint64_t slot, uint32_t row, float f) const
+    __device__ __forceinline__ void put_row(uint32_t t, uint64_t slot, uint32_t row, float f) const
     {
-        const uint32_t head = row / v.head_dim, in_head = row % v.head_dim;
-        if (head < v.heads) {
-            q[((uint64_t)t * v.heads + head) * v.head_dim + in_head] = __float2bfloat16(f);
-            return;
-        }
-        const bool is_k = head < v.heads + v.kv_heads;
-        const uint32_t kv = head - v.heads - (is_k ? 0 : v.kv_heads);
-        const uint64_t at = slot + kv * v.head_dim + in_head;
-        void *to = is_k ? v.k : v.v;
-        if (v.kv_dtype == SV_F32)
-            ((float *)to)[at] = f;
-        else if (v.kv_dtype == SV_F16)
-            ((__half *)to)[at] = __float2half(f);
-        else
-            ((bf16 *)to)[at] = __float2bfloat16(f);
+        put(t, slot, row / v.head_dim, row % v.head_dim, f);
     }
 
     __device__ __forceinline__ void finish(const gemm &g, const skinny_place &p,
@@ -245,8 +219,8 @@ struct skinny_qkv {
                 continue;
             const float x = fmaf(sum[e], scale[e], old.bias[0]),
                         y = fmaf(sum[2 + e], scale[e], old.bias[1]);
-            put(p.t + e, old.slot[e], p.row[0], x * old.of[e] - y * old.of[2 + e]);
-            put(p.t + e, old.slot[e], p.row[1], y * old.of[e] + x * old.of[2 + e]);
+            put_row(p.t + e, old.slot[e], p.row[0], x * old.of[e] - y * old.of[2 + e]);
+            put_row(p.t + e, old.slot[e], p.row[1], y * old.of[e] + x * old.of[2 + e]);
         }
     }
 };
