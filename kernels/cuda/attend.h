@@ -16,6 +16,8 @@
 
 #include <cuda_fp16.h>
 
+#include <cfloat>
+
 enum { WARP = 32, ROWS = 16 }; // lanes; rows of one product
 
 struct attend_args {
@@ -150,6 +152,43 @@ static __device__ __forceinline__ float sum_of_row(float x)
     x += __shfl_xor_sync(~0u, x, 1);
     return x + __shfl_xor_sync(~0u, x, 2);
 }
+
+// Four columns of a row of which parts are there, of keys each of its own: weighted sums, and the
+// sum of the weights, relative to the highest score (in powers of two) of all.
+struct merged {
+    float most = -FLT_MAX, weight = 0; // a number, so that differences are
+    float4 sum = {0, 0, 0, 0};
+
+    // Parts in the order of their keys, head: highest score and weight. -INFINITY: there is none.
+    template <int N>
+    __device__ __forceinline__ void add(const float2 (&head)[N], const float4 (&x)[N])
+    {
+        float now = most;
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            now = fmaxf(now, head[i].x);
+        scale(power_of_two(most - now));
+        most = now;
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float share = power_of_two(head[i].x - now);
+            weight += share * head[i].y;
+            sum.x += share * x[i].x;
+            sum.y += share * x[i].y;
+            sum.z += share * x[i].z;
+            sum.w += share * x[i].w;
+        }
+    }
+
+    __device__ __forceinline__ void scale(float by)
+    {
+        weight *= by;
+        sum.x *= by;
+        sum.y *= by;
+        sum.z *= by;
+        sum.w *= by;
+    }
+};
 
 // Where 16-byte piece `piece` of row `row` lies in a tile of D columns.
 template <int D> static __device__ __forceinline__ uint32_t place(uint32_t row, uint32_t piece)

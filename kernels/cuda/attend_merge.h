@@ -92,49 +92,21 @@ static __device__ __forceinline__ float4 load_fresh(const float4 *p)
     return x;
 }
 
-// Four columns of a row.
-struct merged {
-    float most = -INFINITY, weight = 0;
-    float4 sum = make_float4(0, 0, 0, 0);
-
-    template <int D>
-    __device__ void add(float *const *at, uint32_t n, uint32_t row, uint32_t column)
-    {
-        float2 head[MERGE_BATCH];
-        float4 x[MERGE_BATCH];
+// Up to MERGE_BATCH parts more.
+template <int D>
+static __device__ __forceinline__ void add_parts(merged *m, float *const *at, uint32_t n,
+                                                 uint32_t row, uint32_t column)
+{
+    float2 head[MERGE_BATCH];
+    float4 x[MERGE_BATCH];
 #pragma unroll
-        for (uint32_t i = 0; i < MERGE_BATCH; i++) {
-            head[i] = i < n ? load_fresh(part_head(at[i]) + row) : make_float2(-INFINITY, 0);
-            x[i] = i < n ? load_fresh((const float4 *)(part_row<D>(at[i], row) + column))
-                         : make_float4(0, 0, 0, 0);
-        }
-        float now = most;
-#pragma unroll
-        for (uint32_t i = 0; i < MERGE_BATCH; i++)
-            now = fmaxf(now, head[i].x);
-        float base = now == -INFINITY ? 0 : now;
-        scale(power_of_two(most - base));
-        most = now;
-#pragma unroll
-        for (uint32_t i = 0; i < MERGE_BATCH; i++) {
-            float share = power_of_two(head[i].x - base);
-            weight += share * head[i].y;
-            sum.x += share * x[i].x;
-            sum.y += share * x[i].y;
-            sum.z += share * x[i].z;
-            sum.w += share * x[i].w;
-        }
+    for (uint32_t i = 0; i < MERGE_BATCH; i++) {
+        head[i] = i < n ? load_fresh(part_head(at[i]) + row) : make_float2(-INFINITY, 0);
+        x[i] = i < n ? load_fresh((const float4 *)(part_row<D>(at[i], row) + column))
+                     : make_float4(0, 0, 0, 0);
     }
-
-    __device__ void scale(float f)
-    {
-        weight *= f;
-        sum.x *= f;
-        sum.y *= f;
-        sum.z *= f;
-        sum.w *= f;
-    }
-};
+    m->add(head, x);
+}
 
 /*
  * The n parts at[], visible to this CTA, of the rows of `l` into one at `to` or, NULL, the output;
@@ -151,7 +123,7 @@ static __device__ __noinline__ void merge(const session_view &v, bf16 *out, uint
         merged m;
 #pragma unroll 1
         for (uint32_t p = 0; p < n; p += MERGE_BATCH)
-            m.add<D>(at + p, n - p, row, column);
+            add_parts<D>(&m, at + p, n - p, row, column);
         if (to) {
             *(float4 *)(part_row<D>(to, row) + column) = m.sum;
             if (column == 0)

@@ -220,8 +220,9 @@ static __device__ __forceinline__ void mega_conclude(const session_view &v, cons
     sync_workers();
     for (uint32_t i = threadIdx.x; i < group * (D / 4); i += MEGA_WORKERS) {
         const uint32_t head = i / (D / 4), column = i % (D / 4) * 4;
-        mega_merged m;
-        m.add<D, false>(room + head * shape::PART, group * shape::PART, column, min(warps, half));
+        merged m;
+        mega_add_parts<D, false>(&m, room + head * shape::PART, group * shape::PART, column,
+                                 min(warps, half));
         float *to = mega_part<D>(v, r.head * group + head, r.number);
         settle(to + column, m.sum, seen);
         if (column == 0)
