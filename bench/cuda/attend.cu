@@ -76,6 +76,7 @@ struct world {
 
     void schedule()
     {
+        timing::must(cudaMemset(s->v.jobs + JOB_NEXT_TURN, 0, 4), "the turn");
         prepare_run(s->v, dev->stream);
         timing::must(cudaStreamSynchronize(dev->stream), "the schedule");
     }
@@ -131,9 +132,14 @@ struct world {
     }
 };
 
+const char *wanted = ""; // rows whose name has it
+
 void row(const model &m, const std::string &what, const std::vector<sequence> &seqs,
          double reference_us, bool older = false)
 {
+    std::string name = std::string(m.name) + ", " + what;
+    if (name.find(wanted) == std::string::npos)
+        return;
     world w(m, seqs);
     if (older) {
         w.s->v.hopper = false;
@@ -141,7 +147,6 @@ void row(const model &m, const std::string &what, const std::vector<sequence> &s
         decode_size(&w.s->v, false);
         w.schedule();
     }
-    std::string name = std::string(m.name) + ", " + what;
     bool prefill = seqs[0].tokens > ROWS;
     table_row(name.c_str(), w.seconds(), prefill ? 0 : w.bytes, prefill ? w.flops : 0,
               reference_us / 1e6);
@@ -227,8 +232,10 @@ void prefill_table()
 }
 } // namespace
 
-int main()
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        wanted = argv[1];
     decode_table();
     prefill_table();
     return 0;

@@ -323,12 +323,12 @@ static __global__ void __launch_bounds__(prefill_shape<D>::THREADS, prefill_shap
     for (uint32_t i = blockIdx.x; i < n;) {
         __syncthreads(); // the last tile's shared memory and `next` have been read
         if (threadIdx.x == 0)
-            next = take_tile(v);
+            next = take_tile(v, gridDim.x);
         attend_tile<T, D>(v, a, prefill_tile(v, i, prefill_shape<D>::TILE_ROWS, a.window), shared);
         i = next;
     }
     if (n > 0 && threadIdx.x == 0)
-        end_tiles(v);
+        end_tiles(v, gridDim.x);
 }
 
 template <class T, int D>
@@ -340,7 +340,8 @@ static void run(const session_view &v, const attend_args &a, uint32_t m, cudaStr
     int each = 1;
     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, shape::THREADS,
                                                   shape::SHARED_BYTES);
-    enqueue(kernel, prefill_grid(v, m, each), dim3(shape::THREADS), shape::SHARED_BYTES, q, v, a);
+    const uint32_t grid = prefill_grid(v, m, v.processors * (uint32_t)(each > 0 ? each : 1));
+    enqueue(kernel, dim3(grid), dim3(shape::THREADS), shape::SHARED_BYTES, q, v, a);
 }
 
 template <class T>

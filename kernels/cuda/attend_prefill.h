@@ -39,6 +39,15 @@ struct prefill_tile {
         from = first_key(position(0), window);
         to = position(rows - 1) + 1;
     }
+    // What the CTA of this rank has of it: as many rows of its own, and the same keys.
+    __device__ prefill_tile of(uint32_t rank, uint32_t own_rows) const
+    {
+        prefill_tile t = *this;
+        const uint32_t before = min(rank * own_rows, rows);
+        t.row = row + rank * own_rows;
+        t.rows = min(rows - before, own_rows);
+        return t;
+    }
     // Of the token of row r of the tile; rows beyond count as the last one.
     __device__ uint32_t position(uint32_t r) const
     {
@@ -52,27 +61,56 @@ struct prefill_tile {
     }
 };
 
-// Thread 0's: the next tile.
-static __device__ __forceinline__ uint32_t take_tile(const session_view &v)
+// Every so many rows of a tile's q or output, from one of them on: where they begin.
+struct row_walk {
+    uint32_t token, nth;                  // of the group's heads
+    uint32_t tokens, heads, group, first; // of a step; the group's first head
+
+    __device__ row_walk(const prefill_tile &t, uint32_t r, uint32_t step)
+    {
+        const uint32_t i = t.row + r;
+        group = t.group;
+        token = t.token + i / group;
+        nth = i % group;
+        tokens = step / group;
+        heads = step % group;
+        first = t.head * group;
+    }
+    __device__ uint64_t at(const session_view &v) const
+    {
+        return ((uint64_t)token * v.heads + first + nth) * v.head_dim;
+    }
+    __device__ void advance()
+    {
+        token += tokens;
+        nth += heads;
+        if (nth >= group) {
+            nth -= group;
+            token++;
+        }
+    }
+};
+
+// One thread's of each of n CTAs or clusters: the next tile.
+static __device__ __forceinline__ uint32_t take_tile(const session_view &v, uint32_t n)
 {
-    return gridDim.x + atomicAdd(v.jobs + JOB_NEXT, 1);
+    return n + atomicAdd(v.jobs + JOB_NEXT, 1);
 }
 
-// Thread 0's, when it will take no more.
-static __device__ __forceinline__ void end_tiles(const session_view &v)
+// When it will take no more.
+static __device__ __forceinline__ void end_tiles(const session_view &v, uint32_t n)
 {
-    if (atomicAdd(v.jobs + JOB_ENDED, 1) == gridDim.x - 1)
+    if (atomicAdd(v.jobs + JOB_ENDED, 1) == n - 1)
         v.jobs[JOB_NEXT] = v.jobs[JOB_ENDED] = 0;
 }
 
-// As many CTAs as are at work at a time, or as there can be tiles of m tokens.
-static inline dim3 prefill_grid(const session_view &v, uint32_t m, int ctas_each)
+// CTAs or clusters: as many as there can be tiles of m tokens, at most `most`.
+static inline uint32_t prefill_grid(const session_view &v, uint32_t m, uint32_t most)
 {
     uint32_t group = v.heads / v.kv_heads, seqs = m / (ROWS / group + 1);
     seqs = seqs < v.max_seqs ? seqs : v.max_seqs;
     uint64_t tiles = (uint64_t)v.kv_heads * ((uint64_t)m * group / v.tile_rows + seqs);
-    uint64_t most = (uint64_t)v.processors * (ctas_each > 0 ? ctas_each : 1);
-    return dim3((unsigned)(tiles < most ? tiles : most));
+    return (uint32_t)(tiles < most ? tiles : most);
 }
 
 // attend_hopper.cu's, which has this work where session_view.hopper says so.

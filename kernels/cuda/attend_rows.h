@@ -8,8 +8,8 @@
 #include "cuda/wgmma.h"
 
 /*
- * To be chosen by measuring: TAKES_TURNS; of D = 64, GROUPS (2 or 3; two may have 224 registers,
- * with 56 for the copies) and STAGES (2 or 4).
+ * To be chosen by measuring: CTAS; of D = 64, GROUPS (2 or 3; two may have 224 registers, with 56
+ * for the copies) and STAGES (2 or 4).
  */
 template <int D> struct hopper_shape {
     enum {
@@ -17,10 +17,11 @@ template <int D> struct hopper_shape {
         THREADS = 128 * (1 + GROUPS),
         GROUP_ROWS = 64,
         TILE_ROWS = GROUPS * GROUP_ROWS,
-        KEYS = 128, // of a tile
+        CTAS = D == 64 ? 1 : 2, // of a cluster, each with a tile of rows: they share the keys
+        KEYS = 128,             // of a tile
         PAGES = KEYS / SV_BLOCK,
         STAGES = D == 64 ? 4 : 2, // tiles of K in shared memory, and of V
-        TAKES_TURNS = 1,          // warpgroups start their products one after the other
+        HOLDS_Q = D == 128,       // in registers: then products read less of shared memory
         HALVES = 2,               // tiles of q: one is multiplied, one is copied
         PANELS = D / 64,
         PIECES = D / 8,            // of 16 bytes, in a row
@@ -30,8 +31,8 @@ template <int D> struct hopper_shape {
         Q_BYTES = PANELS * Q_PANEL,
         K_BYTES = PANELS * K_PANEL,
         SHARED_BYTES = HALVES * Q_BYTES + 2 * STAGES * K_BYTES + 1024, // 1024 to align them
-        COPY_REGISTERS = D == 64 ? 32 : 56,
-        MULTIPLY_REGISTERS = D == 64 ? 160 : 224
+        COPY_REGISTERS = D == 64 ? 32 : 40,
+        MULTIPLY_REGISTERS = D == 64 ? 160 : 232
     };
     static_assert((STAGES & (STAGES - 1)) == 0, "a stage is a count's low bits");
     static_assert(128 * (COPY_REGISTERS + GROUPS * MULTIPLY_REGISTERS) <=
@@ -53,8 +54,18 @@ template <class T, int D> struct hopper_rows {
     using shape = hopper_shape<D>;
     enum { N = shape::KEYS / 8, DEEP = shape::KEYS / 16 };
     float score[N][4], sum[D / 8][4], most[2], weight[2], shrink[2];
-    uint32_t p[DEEP][4];
+    uint32_t p[DEEP][4], q[shape::HOLDS_Q ? D / 16 : 1][4];
     bool shrinks;
+
+    // Of this warpgroup's rows of a tile of q.
+    __device__ void take_q(uint32_t at)
+    {
+        const uint32_t lane = threadIdx.x % WARP, row = threadIdx.x / WARP % 4 * ROWS + lane % ROWS;
+        if constexpr (shape::HOLDS_Q)
+#pragma unroll
+            for (uint32_t i = 0; i < D / 16; i++)
+                load_matrices(q[i], at + panel_place<shape::Q_PANEL>(row, 2 * i + lane / ROWS));
+    }
 
     __device__ void start()
     {
@@ -74,13 +85,17 @@ template <class T, int D> struct hopper_rows {
                 sum[i][j] = 0;
     }
 
-    __device__ void multiply_k(uint32_t q, uint32_t k)
+    __device__ void multiply_k(uint32_t my_q, uint32_t k)
     {
 #pragma unroll
         for (uint32_t i = 0; i < D / 16; i++) {
-            uint32_t at = i % 4 * 32;
-            wgmma_rows<T>(score, wgmma_operand(q + i / 4 * shape::Q_PANEL + at, 16),
-                          wgmma_operand(k + i / 4 * shape::K_PANEL + at, 16), i > 0);
+            const uint32_t at = i % 4 * 32;
+            const uint64_t keys = wgmma_operand(k + i / 4 * shape::K_PANEL + at, 16);
+            if constexpr (shape::HOLDS_Q)
+                wgmma_rows<T>(score, q[i], keys, i > 0);
+            else
+                wgmma_rows<T>(score, wgmma_operand(my_q + i / 4 * shape::Q_PANEL + at, 16), keys,
+                              i > 0);
         }
         wgmma_commit();
     }
@@ -188,12 +203,14 @@ template <class T, int D> struct hopper_rows {
                     pack<bf16>(sum[i][2 * h] * share, sum[i][2 * h + 1] * share);
         }
         __syncwarp();
-        for (uint32_t i = lane; i < ROWS * shape::PIECES; i += WARP) {
-            uint32_t row = i / shape::PIECES, piece = i % shape::PIECES;
+        constexpr uint32_t STEP = WARP / shape::PIECES; // rows at once
+        const uint32_t piece = lane % shape::PIECES, first = lane / shape::PIECES;
+        row_walk rows(t, first_row + first, STEP);
+#pragma unroll
+        for (uint32_t row = first; row < ROWS; row += STEP, rows.advance())
             if (first_row + row < t.rows && 8 * piece < v.head_dim)
-                *(uint4 *)(out + t.at(v, first_row + row) + 8 * piece) =
+                *(uint4 *)(out + rows.at(v) + 8 * piece) =
                     *(const uint4 *)(at + panel_place<shape::Q_PANEL>(row, piece));
-        }
     }
 };
 

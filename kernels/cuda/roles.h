@@ -66,6 +66,48 @@ static __device__ __forceinline__ bool phase_is_over(uint32_t barrier, uint32_t 
     return over;
 }
 
+// Of CTAs of one cluster: which this is, where a place of this one's shared memory lies in
+// another's.
+static __device__ __forceinline__ uint32_t cluster_rank()
+{
+    uint32_t rank;
+    asm volatile("mov.u32 %0, %cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+static __device__ __forceinline__ uint32_t place_at(const void *here, uint32_t rank)
+{
+    uint32_t there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(there)
+                 : "r"(shared_address(here)), "r"(rank));
+    return there;
+}
+
+// Of all threads of all its CTAs.
+static __device__ __forceinline__ void cluster_meet()
+{
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// At another CTA's barrier: what this thread has done with shared memory is done.
+static __device__ __forceinline__ void phase_arrive_at(uint64_t *barrier, uint32_t rank)
+{
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(place_at(barrier, rank))
+                 : "memory");
+}
+
+// The same with a number, which is there for whom phase_wait_number() lets go on.
+static __device__ __forceinline__ void phase_arrive_number(uint64_t *barrier, uint32_t *number,
+                                                           uint32_t x, uint32_t rank)
+{
+    asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;\n"
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%2];" ::"r"(
+                     place_at(number, rank)),
+                 "r"(x), "r"(place_at(barrier, rank))
+                 : "memory");
+}
+
 enum { TRIES_MOST = 1 << 22 }; // a second or more
 
 // A wait without end is made an error: a store to nowhere, since with a trap in the kernel ptxas
@@ -78,15 +120,22 @@ static __device__ __forceinline__ void phase_wait(uint64_t *barrier, uint32_t pa
             asm volatile("st.global.u32 [%0], %1;" ::"l"(0ull), "r"(at) : "memory");
 }
 
-// Barriers of `threads` threads, whole warps: to wait for all of them, or only to be counted.
+static __device__ __forceinline__ uint32_t phase_wait_number(uint64_t *barrier, uint32_t parity,
+                                                             const uint32_t *number)
+{
+    phase_wait(barrier, parity);
+    uint32_t x;
+    asm volatile("fence.acq_rel.cluster;\nld.relaxed.cluster.shared::cta.u32 %0, [%1];"
+                 : "=r"(x)
+                 : "r"(shared_address(number))
+                 : "memory");
+    return x;
+}
+
+// A barrier of `threads` threads, whole warps.
 static __device__ __forceinline__ void meet(uint32_t id, uint32_t threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
-static __device__ __forceinline__ void check_in(uint32_t id, uint32_t threads)
-{
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 // Of a whole warpgroup, once.
@@ -123,6 +172,17 @@ static __device__ __forceinline__ void box_copy(uint32_t to, const CUtensorMap *
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
                  "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_address(barrier))
+                 : "memory");
+}
+
+// The same to that place of every CTA of the cluster in `ctas`, a bit a CTA, and to its barrier.
+static __device__ __forceinline__ void box_copy_to(uint32_t to, const CUtensorMap *map, int32_t x,
+                                                   int32_t y, int32_t z, uint64_t *barrier,
+                                                   uint16_t ctas)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_address(barrier)), "h"(ctas)
                  : "memory");
 }
 

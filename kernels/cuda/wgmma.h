@@ -59,7 +59,8 @@ static __device__ __forceinline__ void wgmma_publish()
 static __device__ __forceinline__ uint64_t wgmma_operand(uint32_t at, uint32_t beside)
 {
     constexpr uint64_t SWIZZLE_128 = 1ull << 62, EIGHT_ROWS = 1024 >> 4;
-    return SWIZZLE_128 | EIGHT_ROWS << 32 | (uint64_t)(beside >> 4) << 16 | at >> 4;
+    constexpr uint32_t OWN = 0x3ffff; // above: which CTA of its cluster
+    return SWIZZLE_128 | EIGHT_ROWS << 32 | (uint64_t)(beside >> 4) << 16 | (at & OWN) >> 4;
 }
 
 // clang-format off
@@ -96,12 +97,28 @@ static __device__ __forceinline__ uint64_t wgmma_operand(uint32_t at, uint32_t b
                      : SUMS32(c, 0)                                                                \
                      : "l"(a), "l"(b), "r"((int)add));                                             \
     }
+#define WGMMA_OWN_ROWS(TYPE, NAME)                                                                 \
+    template <>                                                                                    \
+    __device__ __forceinline__ void wgmma_rows<TYPE>(float(&c)[16][4], const uint32_t(&a)[4],      \
+                                                     uint64_t b, bool add)                         \
+    {                                                                                              \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"                                  \
+                     "wgmma.mma_async.sync.aligned.m64n128k16.f32." NAME "." NAME " {" NAMES64     \
+                     "}, {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}\n"                              \
+                     : SUMS32(c, 0), SUMS32(c, 8)                                                  \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));         \
+    }
 template <class T>
 static __device__ __forceinline__ void wgmma_rows(float (&c)[16][4], uint64_t a, uint64_t b, bool add);
 template <class T>
 static __device__ __forceinline__ void wgmma_rows(float (&c)[8][4], uint64_t a, uint64_t b, bool add);
 WGMMA_ROWS(bf16, "bf16")
 WGMMA_ROWS(__half, "f16")
+// The same with a of this lane's registers.
+template <class T>
+static __device__ __forceinline__ void wgmma_rows(float (&c)[16][4], const uint32_t (&a)[4], uint64_t b, bool add);
+WGMMA_OWN_ROWS(bf16, "bf16")
+WGMMA_OWN_ROWS(__half, "f16")
 
 // c += a b: a of this lane's registers, 16 rows of b in shared memory.
 #define WGMMA_COLUMNS(TYPE, NAME)                                                                  \
