@@ -430,12 +430,11 @@ static __global__ void __launch_bounds__(hopper_shape<D>::THREADS, 1)
     if (threadIdx.x < GROUP_THREADS) {
         registers_give<hopper_shape<D>::COPY_REGISTERS>();
         copy_all<T, D>(v, a, &k, &values, shared, s, n);
-        cluster_meet(); // nobody arrives here any more
     } else {
         registers_take<hopper_shape<D>::MULTIPLY_REGISTERS>();
         multiply_all<T, D>(v, a, shared, s, n);
-        cluster_meet();
     }
+    cluster_meet(); // nobody arrives here any more
 #else
     (void)v;
     (void)a;
