@@ -11,6 +11,7 @@
  */
 #include "cuda/entry.h"
 #include "cuda/mega_attend.h"
+#include "cuda/mega_unit.h"
 
 enum {
     MEGA_BATCH = 8, // units whose sums are in shared memory at once, twice
@@ -138,32 +139,6 @@ static __device__ __forceinline__ float mega_scale(const mega_project &p, const 
     return rsqrtf(__fdividef(sum, (float)p.k) + p.eps);
 }
 
-// A warp's sums over some columns of a unit: element 0 and 1 of row 2 (lane % 4) and the next.
-struct mega_unit {
-    float even[4] = {0, 0, 0, 0}, odd[4] = {0, 0, 0, 0};
-
-    // The 64 columns of a granule; x from this lane's words on.
-    __device__ __forceinline__ void add(uint32_t granule, const uint4 *x)
-    {
-        const uint32_t lane = threadIdx.x % WARP, row = lane % 8, at = granule + row * 128;
-        uint32_t w[2][4];
-        load_matrices(w[0], at + ((lane / 8 ^ row) << 4));
-        load_matrices(w[1], at + (((4 + lane / 8) ^ row) << 4));
-        const uint4 a = x[0], b = x[1];
-        multiply<bf16>(even, {a.x, 0, a.y, 0}, w[0][0], w[0][1]);
-        multiply<bf16>(odd, {a.z, 0, a.w, 0}, w[0][2], w[0][3]);
-        multiply<bf16>(even, {b.x, 0, b.y, 0}, w[1][0], w[1][1]);
-        multiply<bf16>(odd, {b.z, 0, b.w, 0}, w[1][2], w[1][3]);
-    }
-
-    __device__ __forceinline__ void leave(float (&to)[MEGA_UNIT]) const
-    {
-        const uint32_t lane = threadIdx.x % WARP;
-        if (lane < 4)
-            *(float2 *)&to[2 * lane] = make_float2(even[0] + odd[0], even[1] + odd[1]);
-    }
-};
-
 // The end of a unit: by one warp, a row a lane of each eight.
 struct mega_ending {
     uint32_t row, bias_row; // of y; of the weights
@@ -233,23 +208,13 @@ static __device__ __forceinline__ void mega_multiply(const mega_project &p, cons
     uint64_t best = 0;
     const uint4 *mine = (const uint4 *)(x + warp * (BOX_COLUMNS / 2) + threadIdx.x % 4 * 8);
     const float scale = p.norm ? mega_scale(p, *sums) : 1;
+    const bool two = p.blocks == MEGA_WARPS && units.count <= MEGA_SLOTS;
 #pragma unroll 1
     for (uint32_t first = 0, turn = 0; first < units.count; first += MEGA_BATCH, turn ^= 1) {
         const uint32_t end = min(first + MEGA_BATCH, units.count), own = first + warp % MEGA_BATCH;
         const bool ends = warp / MEGA_BATCH == turn && own < end;
         const mega_ending ending(p, units.from + own, ends);
-#pragma unroll 1
-        for (uint32_t unit = first; unit < end; unit++) {
-            mega_unit u;
-#pragma unroll 1
-            for (uint32_t block = 0; block < p.blocks; block += MEGA_WARPS) {
-                ring->take();
-                if (block + warp < p.blocks)
-                    u.add(ring->at() + warp * MEGA_GRANULE, mine + block * (BOX_COLUMNS / 8));
-                ring->give();
-            }
-            u.leave(sums->of[turn][unit - first][warp]);
-        }
+        mega_add_units(p, ring, mine, first, end, two, sums->of[turn]);
         sync_workers();
         if (ends)
             ending.finish(p, sums->of[turn][own - first], scale, &sums->seen[threadIdx.x], &best);

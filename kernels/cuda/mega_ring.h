@@ -192,6 +192,13 @@ struct mega_ring {
             parity ^= 1;
         }
     }
+
+    __device__ __forceinline__ mega_ring after() const
+    {
+        mega_ring r = *this;
+        r.next();
+        return r;
+    }
 };
 
 // A CTA's units of a projection: an equal share, and to the first places what is left over.
