@@ -144,29 +144,23 @@ e2e() {
     tail -n 4 "$out/e2e.log"
 }
 
-# racecheck takes the longest: it looks neither into cuBLASLt's kernels, nor into those that make a test's inputs and
-# references, nor, of mega's test, into kernels that have a test of their own. The other tools look into all.
-# hopper_kernel is left out for one report at every launch: a thread writes the tile of rows, meets the warps that copy q
-# (bar.sync), these arrive at the barrier (mbarrier) that the tile's readers wait for, and a reader's load of its first
-# 16 bytes is called a race with that write. PTX orders the two, since causality is transitive; the tile's other words and
-# its number, which have the same writer, readers and barriers, are not reported. Later releases (SANITIZER) name false
-# reports of mbarriers (2025.4, 2026.3) and of warpgroups on Hopper (2026.1) as mended; CUDA 13.0's is 2025.3.
+# racecheck takes the longest. It does not look into the kernels that make a test's inputs and references; cuBLASLt's it
+# must, or it fails itself (2025.3: "failed to handle a hardware exception"). cuda_program runs what others test.
 not_raced() { # test: a regular expression of kernels' names
-    echo 'hopper_kernel|nvjet|xmma|cutlass|cublas|splitK|gemmSN|ampere_'
     case $1 in
     cuda_attend) echo 'append_kernel|fill_q_kernel' ;;
     cuda_gemm) echo 'exact_|produce|fill' ;;
-    cuda_mega) echo '(one|schedule|edit|embed|norm|gemv|skinny|append|decode|prefill|plain|act|bias|sample|cluster|back)_kernel' ;;
     esac
 }
 
 sanitize_one() { # tool test
-    local begun less log=$work/sanitize-$1-$2.log
+    local begun less log=$work/sanitize-$1-$2.log size=small
+    [ "$1 $2" != 'racecheck cuda_mega' ] || size=race
     begun=$(date +%s)
     [ $((sanitize_end - begun)) -gt 5 ] || return
-    less=$([ "$1" != racecheck ] || not_raced "$2" | paste -sd '|')
+    less=$([ "$1" != racecheck ] || not_raced "$2")
     timeout -k 5 $((sanitize_end - begun)) "$SANITIZER" --tool "$1" --error-exitcode 9 --print-limit 100 \
-        ${less:+--kernel-name-exclude regex="$less"} "$build/tests/$2" small >"$log" 2>&1
+        ${less:+--kernel-name-exclude regex="$less"} "$build/tests/$2" $size >"$log" 2>&1
     echo "$? $(($(date +%s) - begun))" >"${log%.log}.end"
 }
 export -f sanitize_one not_raced
@@ -176,7 +170,9 @@ export work build SANITIZER=${SANITIZER:-compute-sanitizer}
 sanitize_jobs() {
     local tool test
     for tool in ${SANITIZE_TOOLS:-racecheck memcheck initcheck synccheck}; do
-        for test in ${SANITIZE_TESTS:-mega gemm attend sample program layer weight}; do echo "$tool cuda_$test"; done
+        for test in ${SANITIZE_TESTS:-gemm mega attend sample program layer weight}; do
+            [ "$tool $test" = 'racecheck program' ] || echo "$tool cuda_$test"
+        done
     done
 }
 

@@ -23,7 +23,7 @@ enum {
     BUFFER_BYTES = 8 << 20,
     KERNELS_MAX = 1 << 20,
     PLACES_MAX = 4096,
-    NAMES_MAX = 256,
+    NAMES_MAX = 2048,
     SHOWN = 16
 };
 

@@ -11,7 +11,9 @@
  *          where each token has a twin with the same logit
  * Checked  relative error of the logits; they are numbers; a step again gives the same bits; what
  *          steps wrote into the KV blocks, by the steps that come after
- * Usage    mega [small | PROMPT...]: small: two layers and few steps, for compute-sanitizer.
+ * Usage    mega [small | race | PROMPT...]: small: two layers and few steps, for compute-sanitizer;
+ *          race: mega alone, behind keys that are zeros, for racecheck, under which a step takes
+ *          many times as long.
  */
 #include "stepping.h"
 
@@ -88,6 +90,26 @@ void run(const shape &s, const std::vector<uint32_t> &prompts)
     k->close(d);
 }
 
+// At a tile's end; with several ranges, with tiles for more than half of the warps.
+void race(const shape &s)
+{
+    constexpr uint32_t LAST = 1100;
+    sv_dev_options options = {};
+    options.size = sizeof options;
+    sv_dev *d;
+    must(k->open(&options, &d, why), "open");
+    model m(d, s);
+    runner mega(d, s, m, LAST + 1, true);
+    for (uint32_t pos : {15u, 16u, LAST}) {
+        const std::vector<float> a = mega.step(pos, 1);
+        const bool good = std::isfinite(a[0]) && mega.step(pos, 1) == a;
+        printf("%-24s at %4u  %s\n", s.name.c_str(), pos, good ? "same bits" : "FAILED");
+        fflush(stdout);
+        failed = failed || !good;
+    }
+    k->close(d);
+}
+
 const shape shapes[] = {
     {"d64, group 4", 3, 512, 8, 2, 64, 1024, 1000, SV_ROPE_HALF, 0, false, false, false, true},
     {"d128, group 4", 3, 1024, 8, 2, 128, 2048, 2048, SV_ROPE_HALF, 0, false, false},
@@ -103,14 +125,20 @@ const shape shapes[] = {
 int main(int argc, char **argv)
 {
     small = argc > 1 && strcmp(argv[1], "small") == 0;
+    const bool races = argc > 1 && strcmp(argv[1], "race") == 0;
     std::vector<uint32_t> prompts = {0, 255, 511, 2045, 2557, 4094, 6000};
     if (argc > 1)
         prompts.clear();
-    for (int i = 1; i < argc && !small; i++)
+    for (int i = 1; i < argc && !small && !races; i++)
         prompts.push_back((uint32_t)atoi(argv[i]));
     for (shape s : shapes) {
-        if (small) {
+        if (small || races)
             s.layers = 2;
+        if (races) {
+            race(s);
+            continue;
+        }
+        if (small) {
             // A tile's end; several ranges, of wide shapes with tiles for more than half the warps.
             prompts = {0, 15, s.hidden < 1024 ? 300u : 1040u};
         }
