@@ -15,12 +15,13 @@ def serve(tmp_path, http=None, **deployment):
 
 
 class Slow(threading.Thread):
-    """One request that takes its time; .answer or .error when it is over."""
+    """One request that takes its time and is aboard; .answer or .error when it is over."""
 
     def __init__(self, server, path):
         super().__init__()
         self.server, self.path, self.answer, self.error = server, path, None, None
         self.start()
+        wait_for("the request aboard", 10, lambda: server.metrics().sum("salver_ongoing_requests") > 0)
 
     def run(self):
         try:
@@ -41,7 +42,6 @@ def test_in_flight_requests_are_finished(tmp_path, sig):
     with serve(tmp_path) as server:
         left = server.children()
         slow = Slow(server, "/fake?sleep_ms=1500")
-        time.sleep(0.5)
         status, took = stop(server, sig)
         slow.join()
         assert status == 0
@@ -72,7 +72,6 @@ def test_new_requests_are_refused_while_it_stops(tmp_path):
 def test_what_takes_too_long_gets_an_error(tmp_path):
     with serve(tmp_path, graceful_shutdown_timeout_s=1) as server:
         slow = Slow(server, "/fake?hold=1&ignore_cancel=1")
-        time.sleep(0.5)
         status, took = stop(server)
         slow.join()
         assert status == 0
@@ -83,7 +82,6 @@ def test_what_takes_too_long_gets_an_error(tmp_path):
 def test_a_second_signal_stops_at_once(tmp_path):
     with serve(tmp_path) as server:
         slow = Slow(server, "/fake?sleep_ms=15000")
-        time.sleep(0.5)
         server.process.send_signal(signal.SIGINT)
         time.sleep(0.3)
         assert server.process.poll() is None
