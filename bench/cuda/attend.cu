@@ -7,6 +7,7 @@
  * Reference FlashInfer 0.5.0 paged decode (CUDA cores, page 16, in a graph) and, for prefill, torch
  *          2.11 SDPA with cuDNN 9.19, both measured on an H100 80GB; attend_torch.py measures the
  *          latter again.
+ * Usage    attend [TEXT]: of the rows those whose name has it.
  */
 #include "bench/cuda/timing.h"
 #include "cuda/attend.h"

@@ -166,11 +166,11 @@ sanitize_one() { # tool test
 export -f sanitize_one not_raced
 export work build SANITIZER=${SANITIZER:-compute-sanitizer}
 
-# The longest first.
+# The slowest tool first.
 sanitize_jobs() {
     local tool test
     for tool in ${SANITIZE_TOOLS:-racecheck memcheck initcheck synccheck}; do
-        for test in ${SANITIZE_TESTS:-gemm mega attend sample program layer weight}; do
+        for test in ${SANITIZE_TESTS:-$(tests | sed 's/.*cuda_//')}; do
             [ "$tool $test" = 'racecheck program' ] || echo "$tool cuda_$test"
         done
     done

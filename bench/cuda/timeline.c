@@ -175,11 +175,9 @@ static void print_all(FILE *out, size_t count)
     for (size_t i = 0; i < count; i++) {
         const struct kernel *k = &kernels[i];
         size_t at = 0;
-        while (at < n && strcmp(names[at].name, k->name) != 0)
+        while (at < n && at < NAMES_MAX - 1 && strcmp(names[at].name, k->name) != 0)
             at++;
-        if (at == NAMES_MAX)
-            continue;
-        names[at].name = k->name;
+        names[at].name = at < NAMES_MAX - 1 ? k->name : "all others";
         n += at == n;
         names[at].count++;
         names[at].us += (double)(k->end_ns - k->start_ns) * 1e-3;
