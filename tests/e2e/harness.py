@@ -65,14 +65,20 @@ def quantile(values, q):
 
 
 def wait_for(what, seconds, condition, every_s=0.01):
-    """Polls until condition() is true and returns it; what: for the message."""
+    """Polls until condition() is true and returns it; what: for the message. Who does not answer yet, or does not know
+    yet what is looked for, is asked again."""
     seconds *= PATIENCE
     until = time.monotonic() + seconds
     while True:
-        got = condition()
+        got = trouble = None
+        try:
+            got = condition()
+        except (OSError, http.client.HTTPException, LookupError) as error:
+            trouble = error
         if got:
             return got
-        assert time.monotonic() < until, f"{what}: not within {seconds} s"
+        if time.monotonic() >= until:
+            raise AssertionError(f"{what}: not within {seconds} s") from trouble
         time.sleep(every_s)
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from clients import Raw, error_of
-from harness import application, request
+from harness import application, request, wait_for
 
 
 def app(name, prefix, **deployment):
@@ -97,8 +97,6 @@ def test_root_path(server):
         http={"root_path": "/serve"},
         ready={"a": None},
     )
-    from harness import wait_for
-
     wait_for("ready", 20, lambda: request(s.port, "/serve/a/x").status == 200)
     assert json.loads(s.get("/serve/a/x").body)["path"] == "/x"
     assert s.get("/a/x").status == 404
