@@ -58,4 +58,7 @@ uint32_t os_thread_id(void);
 void os_thread_name(const char *name); // at most 15 bytes are kept
 int os_nofile_raise(void);             // soft limit of open files up to the hard one; the limit
 int os_die_with_parent(int sig);       // not for children of the supervisor (orphans serve on)
+// Ends this process without the libraries' cleaning up, which takes from other threads what they
+// still use, and waits for those of the loop's pool.
+_Noreturn void os_leave(int status);
 int os_mkdirs(const char *path, unsigned mode, struct err *err); // like mkdir -p

@@ -385,6 +385,16 @@ int os_die_with_parent(int sig)
     return prctl(PR_SET_PDEATHSIG, (unsigned long)sig) < 0 ? SV_E_INTERNAL : 0;
 }
 
+// There where the program is built with LeakSanitizer, which else looks when it is left by exit().
+__attribute__((weak)) void __lsan_do_leak_check(void);
+
+void os_leave(int status)
+{
+    if (__lsan_do_leak_check)
+        __lsan_do_leak_check();
+    _exit(status);
+}
+
 int os_mkdirs(const char *path, unsigned mode, struct err *err)
 {
     char part[PATH_MAX];

@@ -180,7 +180,7 @@ static int on_boot(struct control *c, struct wire_frame *f, struct err *err)
     rc = desired_load(c, m.orders, err);
     if (rc < 0) {
         LOGE("%s", err->msg);
-        exit(EXIT_FAILURE); // the supervisor tries again, more and more slowly
+        os_leave(EXIT_FAILURE); // the supervisor tries again, more and more slowly
     }
     c->loaded = true;
     if (admin_open(c, err) < 0)
@@ -454,5 +454,5 @@ static void on_live(uv_timer_t *h)
 static void leave(struct control *c)
 {
     admin_close(c);
-    exit(EXIT_SUCCESS); // everything else is the kernel's to take back
+    os_leave(EXIT_SUCCESS); // everything else is the kernel's to take back
 }

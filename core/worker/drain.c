@@ -86,5 +86,5 @@ void drain_stopped(struct hub *h)
     capture_drain(&h->capture);
     hub_flush(h);
     LOGI("left");
-    _exit(0);
+    os_leave(0);
 }
