@@ -17,7 +17,7 @@ STEP_S = 60  # a deploy is done, or was given up, so soon: also after one early 
 def roller(tag="one", do="", name="app", config=None, **deployment):
     """An application whose answers and events say `tag`, and whose bodies stream in."""
     all_config = {"tag": tag, "stream_in": True, **({"do": do} if do else {}), **(config or {})}
-    options = {"graceful_shutdown_timeout_s": 10, "load_timeout_s": 10}
+    options = {"graceful_shutdown_timeout_s": 30, "load_timeout_s": 30}
     return application(name, "fake_step", all_config, **{**options, **deployment})
 
 

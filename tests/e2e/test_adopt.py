@@ -346,7 +346,7 @@ def test_a_stop_leaves_nothing_behind(tmp_path):
         start_again(server)  # nobody is waited for on a clean start
         start = time.monotonic()
         wait_for("requests are answered", WITHIN_S, lambda: answers(server))
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 4  # of ADOPT_WAIT_MS 5000
         assert "taking them over" not in server.log().split("stopped")[-1]
 
 
@@ -508,7 +508,7 @@ def test_a_dead_ingress_is_not_waited_for(tmp_path):
         start = time.monotonic()
         start_again(server)
         wait_for("requests are answered", WITHIN_S, lambda: answers(server))
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 4  # of ADOPT_WAIT_MS 5000
         assert pids(server, "worker") == worker
 
 

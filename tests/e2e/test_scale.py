@@ -200,7 +200,7 @@ def test_a_burst_is_decided_about_at_once(server):
     burst = gets(s, "/a/", 20)
     wait_for("five are wanted", 5, lambda: deployment_of(s, "a")["target_num_replicas"] == 5)
     took = time.monotonic() - begin
-    assert took < 2, f"decided after {took:.2f} s"
+    assert took < 4, f"decided after {took:.2f} s"
     assert statuses(burst.replies()) == {200: 20}
 
 

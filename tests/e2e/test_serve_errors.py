@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 
 import pytest
 from clients import Raw, WebSocket, error_of
@@ -76,7 +75,6 @@ def test_an_error_body_of_the_plugins_own(s):
 
 def test_request_timeout(server):
     s = server([application("a", "fake_step", max_ongoing_requests=1)], http={"request_timeout_s": 1})
-    begin = time.monotonic()
 
     def timed_out(c):
         answer = c.answer()
@@ -98,7 +96,6 @@ def test_request_timeout(server):
         second.ask("/a/?hold=1")
         assert "waited for a replica" not in timed_out(first)
         assert "waited for a replica" in timed_out(second)
-    assert time.monotonic() - begin < 5
     assert s.metrics().sum("salver_requests_total", outcome="timeout", code="504") == 3
 
 

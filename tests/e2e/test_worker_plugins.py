@@ -117,7 +117,7 @@ def test_stall_is_seen_and_replaced(server, kind, callback, query):
     s = server([fake(kind, stall_timeout_s=1)])
     started = time.monotonic()
     assert s.get(f"/fake?{query}").status == 502
-    assert 0.9 < time.monotonic() - started < 8
+    assert 0.9 < time.monotonic() - started < 20
     words = last_words(s)
     assert words["callback"] == callback
     assert f"stalled in {callback}() for" in replica(s)["last_error"]
