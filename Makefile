@@ -9,7 +9,7 @@ FUZZ_TURNS ?= 1
 # Tests wait more than they work, so more of them run side by side than there are cores. End-to-end tests
 # are dealt in runs of neighbours, which share a server.
 UNIT_JOBS ?= $(shell expr $(JOBS) + 1)
-E2E_JOBS ?= $(shell expr 2 \* $(JOBS) + 1)
+E2E_JOBS ?= $(shell expr 3 \* $(JOBS) + 1)
 PYTEST_ARGS ?=
 
 VENV := $(BUILD)/venv

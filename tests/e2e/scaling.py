@@ -11,7 +11,6 @@ import collections
 import csv
 import json
 import re
-import subprocess
 import threading
 import time
 
@@ -59,13 +58,7 @@ def answers(server, path):
 
 
 def app_of(server, name):
-    def look():  # a control that has just been started may not answer yet
-        try:
-            return server.status()["applications"].get(name)
-        except subprocess.CalledProcessError:
-            return None
-
-    return wait_for(f"control says what {name} is", 5, look)
+    return wait_for(f"control says what {name} is", 5, lambda: server.status()["applications"].get(name))
 
 
 def deployment_of(server, name):

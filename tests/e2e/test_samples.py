@@ -240,6 +240,7 @@ def test_user_config_changes_in_place(tmp_path):
         before = sorted(server.pids("worker"))
         buyers = Buyers(server, 4)
         try:
+            wait_for("all buy", 10, lambda: len(buyers.prices) >= 40)
             for price in (4, 5, 6, 7):
                 seen = len(buyers.prices)
                 deployed(server, text.replace("price: 3", f"price: {price}"))

@@ -19,10 +19,10 @@ uint32_t random_u32(uint64_t *state)
 
 float random_normal(uint64_t *state)
 {
-    float sum = 0;
-    for (int i = 0; i < 12; i++)
-        sum += (float)random_u32(state) * 0x1p-32f;
-    return sum - 6;
+    int64_t sum = -(6LL << 32);
+    for (int i = 0; i < 12; i++) // as integers: floats are dear in an emulator
+        sum += random_u32(state);
+    return (float)sum * 0x1p-32f;
 }
 
 uint32_t random_below(uint64_t *state, uint32_t end)

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 out=$1
 cc=${NEON_CC:-aarch64-linux-gnu-gcc}
 qemu=${NEON_QEMU:-qemu-aarch64}
+space=0x40000000 # bytes of addresses: qemu keeps a book of every page that a program reserves, touched or not
 flags="-std=c11 -D_GNU_SOURCE -I. -Ikernels -O2 -g -Wall -Wextra -Werror"
 
 case ${2:-} in
@@ -27,7 +28,7 @@ tests/unit/*)
     # shellcheck disable=SC2086
     $cc $flags -Itests -Itests/neon -DLLM_DATA="\"$PWD/tests/data/llm\"" -DTEST_DATA="\"$PWD/tests/unit\"" \
         -DBUILD_DIR="\"$PWD/$out\"" "$2" "$out"/backend/*.o -static -pthread -lm -o "$program"
-    if $qemu "$program" >"$program.log" 2>&1; then
+    if $qemu -R $space "$program" >"$program.log" 2>&1; then
         echo "$program: $(grep -c ': ok$' "$program.log") passed"
         exit 0
     fi

@@ -8,6 +8,7 @@
 #include "cpu/dequant.h"
 #include "cpu/half.h"
 #include "kernels/kernels.h"
+#include "kernels/world.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -21,27 +22,11 @@
 
 enum { TOKENS_MAX = 33 };
 
-static uint64_t random_state = 1;
-
-static uint32_t random_u32(void) // xorshift*, Vigna 2016
-{
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return (uint32_t)((random_state * 0x2545f4914f6cdd1d) >> 32);
-}
-
-static float random_normal(void)
-{
-    float sum = 0;
-    for (int i = 0; i < 12; i++)
-        sum += (float)random_u32() * 0x1p-32f;
-    return sum - 6;
-}
+static uint64_t seed = 1;
 
 static uint16_t random_f16(float size)
 {
-    return half_f32_f16(size * random_normal());
+    return half_f32_f16(size * random_normal(&seed));
 }
 
 // Random rows of a type, with scales as models have them.
@@ -53,8 +38,8 @@ static uint8_t *random_rows(uint32_t dtype, uint64_t rows, uint64_t cols)
     for (uint64_t b = 0; b < blocks; b++) {
         uint8_t *p = data + b * info.bytes;
         for (uint32_t i = 0; i < info.bytes; i++)
-            p[i] = (uint8_t)random_u32();
-        float f = 0.05f * random_normal();
+            p[i] = (uint8_t)random_u32(&seed);
+        float f = 0.05f * random_normal(&seed);
         uint16_t d = random_f16(0.01f), m = random_f16(0.05f);
         if (dtype == SV_F32)
             memcpy(p, &f, 4);
@@ -153,8 +138,8 @@ static void setup_init(struct setup *s, enum isa isa, uint32_t act, uint32_t dty
     dequant(dtype, s->stored, rows * cols, s->weights);
     s->x = malloc(TOKENS_MAX * cols * sizeof(float));
     for (uint64_t i = 0; i < TOKENS_MAX * cols; i++) {
-        s->x[i] = random_normal();
-        if (random_u32() % 100 == 0) // as models have them, some are far larger
+        s->x[i] = random_normal(&seed);
+        if (random_u32(&seed) % 100 == 0) // as models have them, some are far larger
             s->x[i] *= 50;
     }
     size_t bytes = matrix_operand_bytes(&s->m);
@@ -210,7 +195,7 @@ static const uint64_t shapes[][2] = {{1, 256}, {37, 768}};
 
 #define FOR_ALL(isa, act, dtype)                                                                   \
     for (enum isa isa = 0; isa < ISAS; isa++)                                                      \
-        for (uint32_t act = 0; isa_here(isa) && act <= SV_ACT_INT8; act++)                         \
+        for (uint32_t act = 0; world_tests(isa) && act <= SV_ACT_INT8; act++)                      \
             for (uint32_t dtype = 0; dtype < SV_DTYPES; dtype++)
 
 static void near_double(void **state)
@@ -244,8 +229,8 @@ static void same_bits_in_any_batch(void **state)
         for (size_t t = 0; t < TOKENS_MAX; t++)
             matrix_mul(&s.m, s.operands + t * bytes, 1, 0, tiles, s.want_y + t * ROWS, ROWS);
         for (size_t n = 2; n <= TOKENS_MAX; n++) {
-            size_t first = random_u32() % (TOKENS_MAX - n + 1);
-            uint64_t cut = random_u32() % (tiles + 1);
+            size_t first = random_u32(&seed) % (TOKENS_MAX - n + 1);
+            uint64_t cut = random_u32(&seed) % (tiles + 1);
             memset(s.y, 0xff, sizeof(float) * TOKENS_MAX * ROWS);
             matrix_mul(&s.m, s.operands + first * bytes, n, cut, tiles, s.y, ROWS);
             matrix_mul(&s.m, s.operands + first * bytes, n, 0, cut, s.y, ROWS);
@@ -361,7 +346,7 @@ static void extreme_activations(void **state)
         static const float sizes[] = {0, 1e-45f, 1e-39f, 1e-30f, 1e20f, NAN, INFINITY};
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             for (uint64_t k = 0; k < COLS; k++)
-                s.x[k] = random_normal();
+                s.x[k] = random_normal(&seed);
             for (uint64_t k = 64; k < 96; k++) // one block; a broken one has one broken number
                 s.x[k] = isfinite(sizes[i]) ? sizes[i] : k == 77 ? sizes[i] : 1;
             matrix_operand(&s.m, s.x, s.operands);
