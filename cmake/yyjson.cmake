@@ -25,4 +25,5 @@ installed (header, library and pkg-config file) it is not needed")
     set(optimise $<IF:$<C_COMPILER_ID:GNU>,-O1,-O0>)
   endif()
   target_compile_options(yyjson PRIVATE -w ${optimise})
+  target_compile_definitions(yyjson PUBLIC YYJSON_DISABLE_UTILS=1 YYJSON_DISABLE_NON_STANDARD=1) # nobody here uses them
 endif()
