@@ -2,11 +2,10 @@
 #include "worker/drain.h"
 
 #include "base/clock.h"
+#include "base/os.h"
 #include "obs/log.h"
 #include "worker/answer.h"
 #include "worker/hub.h"
-
-#include <unistd.h>
 
 static void enter(struct hub *h, enum drain_phase phase, uint64_t now_ns)
 {
