@@ -9,7 +9,7 @@ FUZZ_TURNS ?= 1
 # Tests wait more than they work, so more of them run side by side than there are cores. End-to-end tests
 # are dealt in runs of neighbours, which share a server.
 UNIT_JOBS ?= $(shell expr $(JOBS) + 1)
-E2E_JOBS ?= $(shell expr 3 \* $(JOBS) + 1)
+E2E_JOBS ?= $(shell expr 3 \* $(JOBS))
 PYTEST_ARGS ?=
 
 VENV := $(BUILD)/venv
@@ -19,7 +19,7 @@ PYTEST = SALVER_BUILD=$(abspath $(1)) $(abspath $(VENV))/bin/python -m pytest -n
 REPORTS = handle_segv=0:handle_abort=0:handle_sigfpe=0:handle_sigill=0:handle_sigbus=0:allow_user_segv_handler=1:atexit_sleep_ms=50
 
 .PHONY: all demo examples chat test unit e2e configs bench points fmt lint install dist asan tsan fuzz clang ci docs \
-	docs-check cuda neon clean help
+	docs-check cuda neon beneath clean help
 
 all: $(BUILD)/build.ninja ## build/salver and build/plugins/*.so
 	cmake --build $(BUILD) -j $(JOBS)
@@ -111,11 +111,17 @@ docs: all ## generate docs/ from the program's own tables
 docs-check: docs
 	git diff --exit-code -- docs || { echo "docs/ is stale: commit what 'make docs' wrote"; exit 1; }
 
-# Tests wait more than they compute, the analyzer does nothing else: it has what they leave.
+# Tests wait more than they compute: what only computes has what they leave.
 ci: all ## what CI runs after `./run test`
-	nice -n 19 lint/all.sh $(BUILD) >$(BUILD)/lint.log 2>&1 & lint=$$!; failed=; \
-	$(MAKE) FUZZ_TURNS=4 docs-check cuda neon clang chat asan tsan fuzz || failed=yes; \
-	wait $$lint || failed=yes; cat $(BUILD)/lint.log; [ -z "$$failed" ]
+	nice -n 19 $(MAKE) beneath >$(BUILD)/beneath.log 2>&1 & beneath=$$!; failed=; \
+	$(MAKE) docs-check cuda neon clang chat asan || failed=yes; \
+	wait $$beneath || failed=yes; grep -v '^\[' $(BUILD)/beneath.log; \
+	$(MAKE) FUZZ_TURNS=4 FUZZ_SECONDS=12 tsan fuzz || failed=yes; [ -z "$$failed" ]
+
+beneath:
+	lint/all.sh $(BUILD)
+	cmake --preset tsan
+	cmake --build build-tsan -j $(JOBS)
 
 clean: ## all build folders of the presets; .cache/ stays
 	rm -rf build build-release build-clang build-asan build-tsan build-cuda build-neon

@@ -32,8 +32,14 @@ def pytest_runtest_makereport(item, call):
 def no_reports():
     """First of all fixtures, so it ends last: after the servers of its test."""
     yield
+    check_ended()
     reports = sanitizers.new_reports()
     assert not reports, "a sanitizer reported:\n" + reports
+
+
+def check_ended():
+    while Server.ended:
+        sanitizers.check_log(Server.ended.pop().log())
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +77,6 @@ def server(tmp_path, request):
     for s in started:
         s.__exit__(None, None, None)
         show_log(request.node, s)
-    for s in started:
-        sanitizers.check_log(s.log())
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +95,7 @@ def shared(tmp_path_factory):
     yield start
     for s in started.values():
         s.__exit__(None, None, None)
-    for s in started.values():
-        sanitizers.check_log(s.log())
+    check_ended()
 
 
 @pytest.fixture

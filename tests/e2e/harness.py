@@ -211,6 +211,8 @@ def application(name, plugin, config=None, **deployment):
 class Server:
     """`salver serve` in the foreground, with a state folder and a port of its own."""
 
+    ended = []  # whose logs conftest.py has yet to look at
+
     def __init__(
         self,
         folder,
@@ -281,6 +283,7 @@ class Server:
                     os.kill(pid, signal.SIGKILL)
             self.process.wait(10)
         self.process = None
+        Server.ended.append(self)
 
     def wait_ready(self):
         for app in self.applications:

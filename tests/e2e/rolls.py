@@ -8,9 +8,10 @@ import threading
 import time
 
 from clients import Raw
-from harness import application, wait_for
+from harness import application, size, wait_for
 
 APPS = "/api/serve/applications/"
+ASK_PAUSE_S = size(0.02, 0.002)  # between two requests of a client
 STEP_S = 60  # a deploy is done, or was given up, so soon: also after one early end (30 s, roll.h)
 
 
@@ -138,7 +139,7 @@ class Clients:
                 if connection:
                     connection.close()
                 connection = None
-            time.sleep(0.002)
+            time.sleep(ASK_PAUSE_S)
         if connection:
             connection.close()
 

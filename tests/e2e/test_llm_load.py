@@ -158,7 +158,7 @@ def test_priority(tmp_path):
         order, threads = [], []
 
         def wait_in_line(priority):
-            body = {"prompt": "x", "max_tokens": 400, "ignore_eos": True, "priority": priority}
+            body = {"prompt": "x", "max_tokens": 3000, "ignore_eos": True, "priority": priority}
             assert post(s, "/v1/completions", body)[0] == 200
             order.append(priority)
 

@@ -86,11 +86,11 @@ def test_twenty_updates_under_load(server, tmp_path):
     def count_ready():
         while not done.is_set():
             least.append(sum(r["state"] == "RUNNING" for r in replicas(s)))
-            time.sleep(0.01)
+            time.sleep(size(0.05, 0.01))
 
     watch = threading.Thread(target=count_ready, daemon=True)
     watch.start()
-    load = Load(s.port, "/app/?sleep_ms=2", connections=4, seconds=len(PLAN) * STEP_S, out=tmp_path / "rows")
+    load = Load(s.port, f"/app/?sleep_ms={size(10, 2)}", connections=4, seconds=len(PLAN) * STEP_S, out=tmp_path / "rows")
     begin = time.monotonic()
     with load, Clients(s, plain=4, streams=4, uploads=4) as clients:
         for i, kind in enumerate(PLAN, 1):
