@@ -153,22 +153,23 @@ def test_the_prefix_cache_and_its_salt(shared):
 
 def test_priority(tmp_path):
     """One runs at a time, here until its client leaves; of those that wait, the lower number goes first."""
-    a = app(max_num_seqs=1, max_waiting_seqs=8, scheduling_policy="priority")
+    a = app(max_num_seqs=1, max_waiting_seqs=32, scheduling_policy="priority")
     with Server(tmp_path, [a], **options()) as s:
         order, threads = [], []
 
+        # Several sequences each, one after the other: that takes long enough to tell who was first.
         def wait_in_line(priority):
-            body = {"prompt": "x", "max_tokens": 3000, "ignore_eos": True, "priority": priority}
+            body = {"prompt": "x", "max_tokens": 4000, "ignore_eos": True, "priority": priority, "n": 4}
             assert post(s, "/v1/completions", body)[0] == 200
             order.append(priority)
 
         # Not a stream: that gives its place away whenever its client is slower than the model.
-        with ask(s, {**LONG, "priority": -9, "stream": False}):
-            wait_for("the first runs", 5, lambda: gauge(s, "num_requests_running") == 1)
+        with ask(s, {**LONG, "priority": -9, "stream": False, "n": 8, "temperature": 1}):
+            wait_for("the first runs", 5, lambda: there(s) == 8)
             for i, priority in enumerate((5, 1, -3)):
                 threads.append(threading.Thread(target=wait_in_line, args=(priority,)))
                 threads[-1].start()
-                wait_for("it is there", 5, lambda i=i: there(s) == i + 2)
+                wait_for("it is there", 5, lambda i=i: s.metrics().sum("salver_ongoing_requests") == i + 2)
             assert not order and gauge(s, "num_requests_running") == 1
         for t in threads:
             t.join(60)
