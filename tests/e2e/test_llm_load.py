@@ -9,7 +9,7 @@ import time
 
 import pytest
 from clients import Raw
-from harness import Server, wait_for
+from harness import PATIENCE, Server, wait_for
 from llm import HELLO, app, client, options, post
 
 LONG = {"prompt": "Hello", "max_tokens": 8000, "ignore_eos": True, "temperature": 0, "stream": True}
@@ -159,7 +159,7 @@ def test_priority(tmp_path):
 
         # Several sequences each, one after the other: that takes long enough to tell who was first.
         def wait_in_line(priority):
-            body = {"prompt": "x", "max_tokens": 4000, "ignore_eos": True, "priority": priority, "n": 4}
+            body = {"prompt": "x", "max_tokens": 4000 // PATIENCE, "ignore_eos": True, "priority": priority, "n": 4}
             assert post(s, "/v1/completions", body)[0] == 200
             order.append(priority)
 
@@ -172,7 +172,7 @@ def test_priority(tmp_path):
                 wait_for("it is there", 5, lambda i=i: s.metrics().sum("salver_ongoing_requests") == i + 2)
             assert not order and gauge(s, "num_requests_running") == 1
         for t in threads:
-            t.join(60)
+            t.join(60 * PATIENCE)
         assert order == [-3, 1, 5]
 
 
