@@ -27,7 +27,6 @@ static void configure_scale(struct deploy *d);
 static uint32_t decide_wanted(struct deploy *d, uint64_t now_ns, uint64_t *again_ns);
 static void go_back(struct deploy *d, struct version *own_to, const char *why);
 static void note_health(struct deploy *d);
-static void explain(struct deploy *d);
 static void show(struct deploy *d);
 
 struct deploy *deploy_find(struct control *c, const char *app)
@@ -186,7 +185,6 @@ void deploy_refused(struct deploy *d, struct version *v)
         set_target(d, version_ref(d->good));
     }
     set_refused(d, v);
-    explain(d); // whoever asks before the next pass hears why, too
 }
 
 // The deployment gets another name: the series under the old one end at 0.
@@ -427,7 +425,6 @@ uint64_t deploy_pass(struct deploy *d, uint64_t now_ns)
     note_health(d);
     if (d->proven && d->good == d->target && way_back(d))
         drop(&d->previous);
-    explain(d);
     show(d);
     return earlier(earlier(scale_ns, roll_ns), gone_ns);
 }
@@ -472,26 +469,24 @@ struct deployment_sum deploy_sum(const struct deploy *d)
     return s;
 }
 
-// A deployment that cannot start tells why: the last error of a replica that keeps failing.
-static void explain(struct deploy *d)
+void deploy_explain(const struct deploy *d, char ret_text[ERR_MSG_MAX])
 {
     const struct deployment_sum sum = deploy_sum(d);
-    enum deployment_state state = deployment_state_of(&sum);
     const char *why = "";
     for (uint32_t i = 0; i < d->n_replicas && !*why; i++)
         if (!d->replicas[i]->leaving && d->replicas[i]->life.state != RS_RUNNING)
             why = d->replicas[i]->last_error;
-    if (state == DS_HEALTHY && !*d->failed)
-        *d->message = '\0';
-    else if (d->rolled_back)
-        snprintf(d->message, sizeof d->message, "%.*s; version %s serves on",
-                 (int)sizeof d->message - 64, d->failed, d->target ? d->target->id : "-");
+    if (*d->failed && d->rolled_back)
+        snprintf(ret_text, ERR_MSG_MAX, "%.*s; version %s serves on", ERR_MSG_MAX - 64, d->failed,
+                 d->target ? d->target->id : "-");
     else if (*d->failed)
-        snprintf(d->message, sizeof d->message, "%s", d->failed);
+        snprintf(ret_text, ERR_MSG_MAX, "%s", d->failed);
+    else if (deployment_state_of(&sum) == DS_HEALTHY)
+        *ret_text = '\0';
     else if (sum.old == 0)
-        snprintf(d->message, sizeof d->message, "%s", why);
+        snprintf(ret_text, ERR_MSG_MAX, "%s", why);
     else
-        snprintf(d->message, sizeof d->message, "rolling update: %.200s%s%.250s", d->waits,
+        snprintf(ret_text, ERR_MSG_MAX, "rolling update: %.200s%s%.250s", d->waits,
                  *why ? "; " : "", why);
 }
 

@@ -90,7 +90,6 @@ struct deploy {
     uint64_t stamp_tried;    // that was inspected, whatever came of it; 0: none
     uint64_t orders_version; // revision of the last ORDERS
     uint64_t deployed_wall_ns;
-    char message[ERR_MSG_MAX];
     struct page_metric *gauges[RS_COUNT], *target_gauge;
 };
 
@@ -115,6 +114,8 @@ void deploy_refused(struct deploy *d, struct version *v);
 // What is decided now is done. When to look again; 0: when something changes.
 uint64_t deploy_pass(struct deploy *d, uint64_t now_ns);
 struct deployment_sum deploy_sum(const struct deploy *d);
+// Why it failed, or what it waits for: the last error of a replica that does not run; "" = nothing.
+void deploy_explain(const struct deploy *d, char ret_text[ERR_MSG_MAX]);
 // Gone for good: deleted, and no replica left. It is freed.
 bool deploy_bury(struct deploy *d);
 

@@ -85,6 +85,8 @@ static cJSON *application(const struct deploy *d, uint64_t now_ns)
     const struct deployment_sum sum = deploy_sum(d);
     enum deployment_state state = deployment_state_of(&sum);
     const struct version *v = deploy_version(d);
+    char message[ERR_MSG_MAX];
+    deploy_explain(d, message);
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "name", d->name);
     if (v && v->app->route_prefix)
@@ -92,7 +94,7 @@ static cJSON *application(const struct deploy *d, uint64_t now_ns)
     else
         cJSON_AddNullToObject(j, "route_prefix");
     cJSON_AddStringToObject(j, "status", d->deleting ? "DELETING" : application_state_name(state));
-    cJSON_AddStringToObject(j, "message", d->message);
+    cJSON_AddStringToObject(j, "message", message);
     cJSON_AddNumberToObject(j, "last_deployed_time_s", (double)d->deployed_wall_ns / 1e9);
     cJSON *all = cJSON_AddObjectToObject(j, "deployments");
     cJSON_AddItemToObject(all, deploy_deployment(d), deployment(d, state, now_ns));
@@ -116,10 +118,12 @@ static void add_version(cJSON *j, const struct deploy *d)
 
 static cJSON *deployment(const struct deploy *d, enum deployment_state state, uint64_t now_ns)
 {
+    char message[ERR_MSG_MAX];
+    deploy_explain(d, message);
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "name", deploy_deployment(d));
     cJSON_AddStringToObject(j, "status", deployment_state_name(state));
-    cJSON_AddStringToObject(j, "message", d->message);
+    cJSON_AddStringToObject(j, "message", message);
     cJSON_AddNumberToObject(j, "target_num_replicas", d->deleting ? 0 : d->wanted);
     cJSON_AddNumberToObject(j, "num_ongoing_requests", d->load);
     if (d->scales)

@@ -236,7 +236,9 @@ static cJSON *route(const struct deploy *d)
     add(j, "graceful_shutdown_timeout_s", conf->graceful_shutdown_timeout_s);
     add(j, "start_s", d->start_s);
     cJSON_AddStringToObject(j, "status", state_for_ingress(d));
-    cJSON_AddStringToObject(j, "message", d->message);
+    char message[ERR_MSG_MAX];
+    deploy_explain(d, message);
+    cJSON_AddStringToObject(j, "message", message);
     add_models(j, d);
     return j;
 }

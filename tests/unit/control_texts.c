@@ -70,7 +70,6 @@ static int load(void **state)
     deploys[0].replicas = pointers;
     deploys[0].n_replicas = 3;
     deploys[1].refused = &versions[1];
-    snprintf(deploys[1].message, sizeof deploys[1].message, "no \"such\" thing");
     snprintf(deploys[1].failed, sizeof deploys[1].failed, "no \"such\" thing");
     snprintf(versions[0].stash.path, sizeof versions[0].stash.path, "/state/plugins/x/p.so");
     return 0;
