@@ -98,7 +98,7 @@ void hub_die(struct hub *h, int status, const char *fmt, ...)
     LOGE("%s", text);
     crash_why(h->page, "%s", text);
     hub_flush(h);
-    os_leave(status);
+    _exit(status);
 }
 
 void hub_set_state(struct hub *h, enum wire_status state, const char *text)
@@ -602,7 +602,7 @@ static int take_up(struct hub *h, struct wire_frame *f, struct err *err)
         if ((rc = wire_get_stop(f, &stop, err)) < 0)
             return rc;
         if (!h->booted)
-            os_leave(0);
+            _exit(0);
         drain_begin(h, clock_now_ns() + stop.grace_ms * NS_PER_MS);
         return 0;
     default:
@@ -622,7 +622,7 @@ static void on_orphan(struct channel *c, const struct err *err)
 {
     struct hub *h = c->ctx;
     if (!h->booted)
-        os_leave(WORKER_EXIT_PROTOCOL);
+        _exit(WORKER_EXIT_PROTOCOL);
     LOGW("the supervisor is gone%s%s; serving on for %.0f s, unless another one comes",
          err ? ": " : "", err ? err->msg : "", c->timeout_s);
 }
